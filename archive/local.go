@@ -1,0 +1,250 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
+	"github.com/walkeep/walkeep/repo"
+)
+
+// maxSmall bounds history and backup history files, bytes.
+const maxSmall = 1 << 20
+
+// maxInMemory is the longest segment that is read once, into memory, for all
+// that is done with it; a longer one is read again for every repository.
+const maxInMemory = 64 << 20
+
+// local is a file to be pushed, examined.
+type local struct {
+	path    string
+	file    *os.File
+	control *pg.Control // of the data directory it lies in; nil: it lies in none
+	// unfinished: it may be the segment that the server was writing.
+	unfinished bool
+	head       repo.WALHead
+	major      int            // 0 if not known
+	size       pg.SegmentSize // 0 if not known
+	records    [sha256.Size]byte
+	rooms      *rooms        // where the file is read into; nil: memory of its own
+	body       *repo.WALBody // what was examined, compressed; nil if it was not
+}
+
+// plain yields what is to be stored. Each call starts anew.
+func (l *local) plain() io.Reader { return io.NewSectionReader(l.file, 0, l.head.Length) }
+
+// put stores the file in a repository. Where it has to be read again, it is
+// hashed again.
+func (l *local) put(ctx context.Context, e *repo.Epoch) error {
+	if l.body.Fits(e.Repository()) {
+		return e.PutWALBody(ctx, l.head, l.body)
+	}
+	return e.PutWAL(ctx, l.head, l.plain())
+}
+
+// rooms is memory to read segments into, one after the other: as much as can be
+// worked on at a time, however many are in transfer. A segment is compressed on
+// several cores, while one more makes its digest.
+type rooms struct {
+	busy chan struct{}
+	free sync.Pool // of *[]byte
+}
+
+func newRooms() *rooms { return &rooms{busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/4))} }
+
+// take waits for room for a file of n bytes. Give it back.
+func (r *rooms) take(n int64) *[]byte {
+	if r == nil {
+		b := make([]byte, n)
+		return &b
+	}
+	r.busy <- struct{}{}
+	b, ok := r.free.Get().(*[]byte)
+	if !ok || int64(cap(*b)) < n {
+		b = new([]byte)
+		*b = make([]byte, n)
+	}
+	*b = (*b)[:n]
+	return b
+}
+
+func (r *rooms) giveBack(b *[]byte) {
+	if r != nil {
+		r.free.Put(b)
+		<-r.busy
+	}
+}
+
+// examine fills in the head of a file of that kind. A whole segment is also
+// compressed, as repository r wants it: it is the one that lacks it.
+func (l *local) examine(kind pg.FileKind, r *repo.Repository) error {
+	if kind == pg.FileSegment || kind == pg.FilePartial {
+		return l.examineSegment(pg.SegmentName(l.head.Name[:24]), kind, r)
+	}
+	return l.examineSmall(kind)
+}
+
+// examineSegment fills in the head of a segment, whole or partial.
+func (l *local) examineSegment(name pg.SegmentName, kind pg.FileKind, into *repo.Repository) error {
+	r, err := l.walk(name, into)
+	switch {
+	case errors.Is(err, wal.ErrNotWAL), errors.Is(err, wal.ErrWrongPage),
+		errors.As(err, new(*wal.OtherClusterError)), errors.As(err, new(*wal.DamagedError)):
+		return &RefusedError{File: l.path, Err: err}
+	case err != nil:
+		return fmt.Errorf("archive %s: %w", name, err)
+	}
+	if kind == pg.FileSegment && !r.Complete && !l.unfinished && inUse(l.control, name) {
+		return refused(l.path, "the server has finished it, but its records end at %s: %s", r.ValidTo, r.StopReason)
+	}
+	l.major, l.size, l.records = r.Major, r.SegmentSize, r.RecordsSHA256
+	l.head = headOf(name, r)
+	if kind == pg.FileSegment && r.Complete {
+		l.head.Changes = r.Changes
+		return nil
+	}
+	return l.cutToPartial()
+}
+
+// walk reads the segment. Its digest takes longer than its records: meanwhile
+// it is compressed.
+func (l *local) walk(name pg.SegmentName, into *repo.Repository) (wal.Report, error) {
+	opts := wal.Options{SystemID: l.head.SystemID, Changes: true}
+	info, err := l.file.Stat()
+	if err != nil {
+		return wal.Report{}, err
+	}
+	if info.Size() > maxInMemory {
+		return wal.Examine(l.file, name, l.size, opts)
+	}
+	room := l.rooms.take(info.Size())
+	defer l.rooms.giveBack(room)
+	n, err := l.file.ReadAt(*room, 0)
+	if err != nil && err != io.EOF {
+		return wal.Report{}, err
+	}
+	content := (*room)[:n]
+	var compressErr error
+	opts.Walked = func(complete bool) {
+		if complete && into != nil {
+			l.body, compressErr = into.CompressWAL(content)
+		}
+	}
+	report, err := wal.ExamineBytes(content, name, l.size, opts)
+	return report, cmp.Or(err, compressErr)
+}
+
+// inUse reports whether the server of pg_control c is a primary and writes the
+// timeline of this segment. Such a server hands over finished segments only; a
+// standby's walreceiver, and one that was just promoted, also hand over the
+// unfinished last segment of the timeline that ended.
+func inUse(c *pg.Control, name pg.SegmentName) bool {
+	return c != nil && c.State == pg.StateProduction && c.Timeline == name.Timeline()
+}
+
+func headOf(name pg.SegmentName, r wal.Report) repo.WALHead {
+	h := repo.WALHead{
+		Kind: repo.WALKind(pg.FileSegment), Name: string(name), SystemID: r.SystemID, Timeline: name.Timeline(),
+		SegmentSize: r.SegmentSize, PGMajor: r.Major,
+		SHA256: hex.EncodeToString(r.SHA256[:]), Length: r.Length,
+		Start: r.Start, ValidTo: r.ValidTo, Complete: r.Complete,
+		FirstCommit: timeOrNil(r.FirstCommit), LastCommit: timeOrNil(r.LastCommit), Commits: r.Commits,
+		MinXID: r.MinXID, MaxXID: r.MaxXID,
+	}
+	if r.Complete && r.RecordsSHA256 != r.SHA256 {
+		h.RecordsSHA256 = hex.EncodeToString(r.RecordsSHA256[:])
+	}
+	for _, p := range r.RestorePoints {
+		h.RestorePoints = append(h.RestorePoints, repo.RestorePoint{Name: p.Name, LSN: p.LSN, Time: p.Time})
+	}
+	return h
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// cutToPartial turns the head into that of a partial segment, of which only the
+// valid part is stored: what lies behind it differs from node to node.
+func (l *local) cutToPartial() error {
+	l.head.Kind = repo.WALKind(pg.FilePartial)
+	l.head.Length = int64(l.head.ValidTo - l.head.Start)
+	sum := sha256.New()
+	if _, err := io.Copy(sum, l.plain()); err != nil {
+		return fmt.Errorf("archive %s: %w", l.head.Name, err)
+	}
+	l.head.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return nil
+}
+
+// examineSmall fills in the head of a history or backup history file.
+func (l *local) examineSmall(kind pg.FileKind) error {
+	b, err := io.ReadAll(io.LimitReader(l.file, maxSmall+1))
+	if err != nil {
+		return fmt.Errorf("archive %s: %w", l.head.Name, err)
+	}
+	if len(b) > maxSmall {
+		return refused(l.path, "longer than %d bytes", maxSmall)
+	}
+	timeline, err := pg.ParseTimeline(l.head.Name[:8])
+	if err != nil {
+		return refused(l.path, "%w", err)
+	}
+	l.head.Timeline = timeline
+	if kind == pg.FileHistory {
+		err = checkHistory(timeline, b)
+	} else {
+		err = l.checkLabel(b)
+	}
+	if err != nil {
+		return &RefusedError{File: l.path, Err: err}
+	}
+	sum := sha256.Sum256(b)
+	l.head.SHA256, l.head.Length = hex.EncodeToString(sum[:]), int64(len(b))
+	return nil
+}
+
+// checkHistory refuses what no server writes: the history of timeline 2 or
+// later names at least one ancestor, and every line ends in a newline. A file
+// that a full disk cut off could lack either.
+func checkHistory(t pg.Timeline, b []byte) error {
+	h, err := pg.ParseHistory(t, b)
+	switch {
+	case err != nil:
+		return err
+	case len(h.Entries) == 0:
+		return fmt.Errorf("%w: it names no ancestor", pg.ErrBadHistory)
+	case b[len(b)-1] != '\n':
+		return fmt.Errorf("%w: its last line is cut off", pg.ErrBadHistory)
+	}
+	return nil
+}
+
+// checkLabel refuses a backup history file that does not say when the backup
+// ended, or is of another segment than its name says.
+func (l *local) checkLabel(b []byte) error {
+	label, err := pg.ParseBackupLabel(b)
+	switch {
+	case err != nil:
+		return err
+	case label.StopLSN == 0:
+		return errors.New("backup history file without the end of the backup")
+	case string(label.StartSegment) != l.head.Name[:24]:
+		return fmt.Errorf("the backup began in segment %s", label.StartSegment)
+	}
+	l.head.Start = label.StartLSN
+	return nil
+}

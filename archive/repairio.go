@@ -1,0 +1,68 @@
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/walkeep/walkeep/repo"
+)
+
+// roomyWriter refuses more than there is room for, and remembers whether it was
+// this machine's disk that failed.
+type roomyWriter struct {
+	f    *os.File
+	room int64 // below 0: there was more
+	err  error
+}
+
+var errTooLong = errors.New("longer than it can be")
+
+func (w *roomyWriter) Write(b []byte) (int, error) {
+	if w.room -= int64(len(b)); w.room < 0 {
+		return 0, errTooLong
+	}
+	n, err := w.f.Write(b)
+	if err != nil {
+		w.err = err
+	}
+	return n, err
+}
+
+// hashWriter is the SHA-256 of what is written to it. The zero value is ready.
+type hashWriter struct{ sum hash.Hash }
+
+func (w *hashWriter) Write(b []byte) (int, error) {
+	if w.sum == nil {
+		w.sum = sha256.New()
+	}
+	return w.sum.Write(b)
+}
+
+func (w *hashWriter) hex() string {
+	_, _ = w.Write(nil)
+	return hex.EncodeToString(w.sum.Sum(nil))
+}
+
+// Has implements [Prober].
+func (s sibling) Has(ctx context.Context, name repo.WALName) (bool, error) {
+	_, err := s.e.WALHead(ctx, name)
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Has implements [Prober].
+func (s dirSource) Has(_ context.Context, name repo.WALName) (bool, error) {
+	_, err := os.Stat(filepath.Join(s.dir, name.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

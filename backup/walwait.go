@@ -1,0 +1,198 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/repo"
+)
+
+// walRange is a run of segments of one timeline, both ends included.
+type walRange struct {
+	timeline pg.Timeline
+	from, to pg.SegmentNo
+}
+
+// neededWAL lists the segments that recovery reads from start to stop. Where
+// the timeline changes in between (a standby that followed a new primary), the
+// segment of the switch is read from the new timeline, which begins with a
+// copy of the old one's part.
+func neededWAL(path []pg.TimelineSpan, first, last pg.Timeline, start, stop pg.LSN, size pg.SegmentSize) ([]walRange, error) {
+	end := size.SegmentOf(stop - 1) // stop is the byte after the last one needed
+	if first == last {
+		return []walRange{{first, size.SegmentOf(start), end}}, nil
+	}
+	var need []walRange
+	from, reached := size.SegmentOf(start), false
+	for _, span := range path {
+		if reached = reached || span.Timeline == first; !reached {
+			continue
+		}
+		if span.Timeline == last {
+			return append(need, walRange{last, from, end}), nil
+		}
+		if ends := size.SegmentOf(span.To); ends > from {
+			need = append(need, walRange{span.Timeline, from, ends - 1})
+			from = ends
+		}
+	}
+	return nil, fmt.Errorf("the history of timeline %d does not lead from timeline %d to it", last, first)
+}
+
+// walWait waits until one repository has the WAL of a backup.
+type walWait struct {
+	need     []walRange
+	size     pg.SegmentSize
+	timeout  time.Duration // without any segment coming in
+	progress Progress
+	hint     string // what to look at when it never comes
+}
+
+const (
+	firstPoll = 100 * time.Millisecond
+	slowPoll  = 2 * time.Second
+	sayAfter  = 3 * time.Second // shorter waits are not worth a word
+	sayEvery  = 15 * time.Second
+)
+
+// wait polls one repository. It gives up when nothing arrived for the timeout.
+func (w walWait) wait(ctx context.Context, t *target) error {
+	began := time.Now()
+	arrived, said, before := began, began.Add(sayAfter-sayEvery), -1
+	for poll := firstPoll; ; poll = min(poll*3/2, slowPoll) {
+		missing, err := w.missing(ctx, t.epoch)
+		if err != nil {
+			return fmt.Errorf("look for the backup's WAL: %w", err)
+		}
+		if len(missing) == 0 {
+			return w.undisputed(ctx, t.epoch)
+		}
+		now := time.Now()
+		if len(missing) < before {
+			arrived = now
+		}
+		before = len(missing)
+		if now.Sub(arrived) > w.timeout {
+			return fmt.Errorf("WAL that the backup needs was not archived within %s: %s missing; %s", w.timeout, segmentList(missing), w.hint)
+		}
+		if now.Sub(said) >= sayEvery {
+			said = now
+			w.progress.Stage(fmt.Sprintf("waiting for WAL in %s: %s missing, for %s", t.repo.Name(), segmentList(missing), now.Sub(began).Round(time.Second)))
+		}
+		if err := sleep(ctx, poll); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (w walWait) missing(ctx context.Context, e *repo.Epoch) ([]pg.SegmentName, error) {
+	var names []pg.SegmentName
+	for _, r := range w.need {
+		m, err := e.MissingSegments(ctx, r.timeline, r.from, r.to)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range m {
+			names = append(names, w.size.Name(r.timeline, n))
+		}
+	}
+	return names, nil
+}
+
+// undisputed refuses WAL of which there are two versions: which of them the
+// backup needs is not to be told from names.
+func (w walWait) undisputed(ctx context.Context, e *repo.Epoch) error {
+	for _, r := range w.need {
+		conflicts, err := e.Conflicts(ctx, r.timeline)
+		if err != nil {
+			return err
+		}
+		for _, c := range conflicts {
+			if c.Name.Kind != pg.FileSegment {
+				continue
+			}
+			n, err := pg.SegmentName(c.Name.Name).Number(w.size)
+			if err == nil && r.from <= n && n <= r.to {
+				return fmt.Errorf("two servers have written timeline %d: there is a second segment %s under conflict/, and nobody can tell which of the two "+
+					"this backup needs: stop one of the servers, and take a backup of the other", r.timeline, c.Name.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// segmentList is a short text for people.
+func segmentList(s []pg.SegmentName) string {
+	const most = 3
+	var b strings.Builder
+	for i, n := range s[:min(len(s), most)] {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(n))
+	}
+	if len(s) > most {
+		fmt.Fprintf(&b, " and %d more up to %s", len(s)-most, s[len(s)-1])
+	}
+	return b.String()
+}
+
+// putHistory makes sure that the history file of the backup's timeline is in
+// the repository, without which recovery cannot follow it.
+func putHistory(ctx context.Context, t *target, pgdata string, tl pg.Timeline, major int) error {
+	if tl <= 1 {
+		return nil
+	}
+	name := repo.HistoryFile(tl)
+	stored, err := t.epoch.WALHead(ctx, name)
+	missing := errors.Is(err, repo.ErrNotFound) && !errors.Is(err, repo.ErrIntegrity)
+	if err != nil && !missing {
+		return err
+	}
+	f, err := os.Open(filepath.Join(pgdata, "pg_wal", name.Name))
+	if errors.Is(err, os.ErrNotExist) && !missing {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("history file of timeline %d: archive it from the data directory: %w", tl, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	const most = 1 << 20
+	if st.Size() > most {
+		return fmt.Errorf("%s has %d bytes: not a history file", f.Name(), st.Size())
+	}
+	b := make([]byte, st.Size())
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	if _, err := pg.ParseHistory(tl, b); err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	sum := sha256.Sum256(b)
+	if !missing {
+		if stored.SHA256 != hex.EncodeToString(sum[:]) {
+			return fmt.Errorf("another server has archived another timeline %d: %s in %s is not the one of this server, so its WAL is not in wal/", tl, name.Name, t.repo.Name())
+		}
+		return nil
+	}
+	err = t.epoch.PutWAL(ctx, repo.WALHead{
+		Kind: repo.WALKind(pg.FileHistory), Name: name.Name, SystemID: t.epoch.SystemID(), Timeline: tl,
+		PGMajor: major, SHA256: hex.EncodeToString(sum[:]), Length: st.Size(),
+	}, f)
+	if err != nil && !errors.Is(err, repo.ErrExists) {
+		return fmt.Errorf("archive %s: %w", name.Name, err)
+	}
+	return nil
+}

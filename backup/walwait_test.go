@@ -1,0 +1,64 @@
+package backup
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/walkeep/walkeep/pg"
+)
+
+func TestNeededWAL(t *testing.T) {
+	const mb = 1 << 20
+	const size = pg.SegmentSize(16 * mb)
+	seg := func(n, off int) pg.LSN { return pg.LSN(n*16*mb + off) }
+	span := func(tl pg.Timeline, from, to pg.LSN) pg.TimelineSpan {
+		return pg.TimelineSpan{Timeline: tl, From: from, To: to}
+	}
+	for _, c := range []struct {
+		name        string
+		path        []pg.TimelineSpan
+		first, last pg.Timeline
+		start, stop pg.LSN
+		want        []walRange
+	}{
+		{name: "one segment", first: 1, last: 1, start: seg(4, 40), stop: seg(4, 400), want: []walRange{{1, 4, 4}}},
+		{name: "stop on a boundary", first: 3, last: 3, start: seg(4, 40), stop: seg(6, 0), want: []walRange{{3, 4, 5}}},
+		{
+			name: "the timeline changed in mid-segment", first: 1, last: 2, start: seg(4, 40), stop: seg(8, 1),
+			path: []pg.TimelineSpan{span(1, 0, seg(6, 77)), span(2, seg(6, 77), ^pg.LSN(0))},
+			want: []walRange{{1, 4, 5}, {2, 6, 8}},
+		},
+		{
+			name: "in the very segment of the start", first: 1, last: 2, start: seg(4, 40), stop: seg(4, 400),
+			path: []pg.TimelineSpan{span(1, 0, seg(4, 77)), span(2, seg(4, 77), ^pg.LSN(0))},
+			want: []walRange{{2, 4, 4}},
+		},
+		{
+			name: "two changes, one before the start", first: 2, last: 4, start: seg(4, 40), stop: seg(9, 9),
+			path: []pg.TimelineSpan{span(1, 0, seg(2, 0)), span(2, seg(2, 0), seg(5, 1)), span(3, seg(5, 1), seg(7, 0)), span(4, seg(7, 0), ^pg.LSN(0))},
+			want: []walRange{{2, 4, 4}, {3, 5, 6}, {4, 7, 9}},
+		},
+		{
+			name: "two changes in one segment", first: 1, last: 3, start: seg(4, 40), stop: seg(5, 9),
+			path: []pg.TimelineSpan{span(1, 0, seg(4, 50)), span(2, seg(4, 50), seg(4, 60)), span(3, seg(4, 60), ^pg.LSN(0))},
+			want: []walRange{{3, 4, 5}},
+		},
+	} {
+		got, err := neededWAL(c.path, c.first, c.last, c.start, c.stop, size)
+		require.NoError(t, err, c.name)
+		require.Equal(t, c.want, got, c.name)
+	}
+	_, err := neededWAL([]pg.TimelineSpan{span(1, 0, seg(4, 77)), span(2, seg(4, 77), ^pg.LSN(0))}, 5, 2, seg(4, 40), seg(5, 0), size)
+	require.ErrorContains(t, err, "does not lead from timeline 5")
+}
+
+func TestSegmentList(t *testing.T) {
+	size := pg.DefaultSegmentSize
+	var all []pg.SegmentName
+	for n := range 5 {
+		all = append(all, size.Name(1, pg.SegmentNo(n)))
+	}
+	require.Equal(t, "000000010000000000000000", segmentList(all[:1]))
+	require.Equal(t, "000000010000000000000000, 000000010000000000000001, 000000010000000000000002 and 2 more up to 000000010000000000000004", segmentList(all))
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+)
+
+// scatteredUpdates is how many rows change between two incremental backups.
+const scatteredUpdates = 8000
+
+// incrementals measures incremental backups after scattered updates, on each
+// rung of change detection that this server has. Full backups are there.
+func (b *bench) incrementals(ctx context.Context) error {
+	for _, rung := range []struct{ detect, goal string }{{"changes", "≥ 10"}, {"scan", "≥ 3"}} {
+		r := row{work: "incremental after 8000 updates, by " + rung.detect, goal: rung.goal}
+		err := alternate(ctx, b.rounds, &r, func() (sample, error) {
+			if err := b.server.Exec(ctx, `update pgbench_accounts set abalance = abalance + 1
+				where aid in (select 1 + (random() * (select max(aid) - 1 from pgbench_accounts))::int from generate_series(1, $1))`, scatteredUpdates); err != nil {
+				return sample{}, err
+			}
+			if err := b.server.Exec(ctx, `checkpoint`); err != nil {
+				return sample{}, err
+			}
+			before, err := b.packs()
+			if err != nil {
+				return sample{}, err
+			}
+			s, err := b.walkeep(ctx, "backup", "--repo", "repo1", "--type", "incremental", "--detect", rung.detect)
+			if err != nil {
+				return s, err
+			}
+			after, err := b.packs()
+			s.stored = after - before
+			return s, err
+		}, func() (sample, error) {
+			before, err := dirSize(filepath.Join(b.theirs, "backup", "bench"))
+			if err != nil {
+				return sample{}, err
+			}
+			s, err := b.pgbackrest(ctx, "--type=incr", "backup")
+			if err != nil {
+				return s, err
+			}
+			after, err := dirSize(filepath.Join(b.theirs, "backup", "bench"))
+			s.stored = after - before
+			return s, err
+		})
+		if err != nil {
+			return err
+		}
+		b.add(r)
+	}
+	return nil
+}
+
+// packs is the size of the backups in our repository, without the WAL.
+func (b *bench) packs() (total int64, err error) {
+	dirs, err := filepath.Glob(filepath.Join(b.ours, "*", "*", "backup"))
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range dirs {
+		n, err := dirSize(dir)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}

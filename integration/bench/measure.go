@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// sample is one run of one program.
+type sample struct {
+	took   time.Duration
+	rss    int64 // peak of the largest process, bytes
+	stored int64 // bytes in the repository, where that was measured
+}
+
+// row is a line of the table.
+type row struct {
+	work         string
+	ours, theirs []sample
+	goal         string
+	onlyOurs     bool
+	perRun       int // runs of the program in each sample; 0 means one
+}
+
+func (r row) String() string {
+	a := median(r.ours)
+	if r.onlyOurs {
+		return fmt.Sprintf("%s\t%s\t\t\t%s\t%s\t", r.work, r.each(a), r.goal, bytesText(a.rss))
+	}
+	b := median(r.theirs)
+	stored := ""
+	if a.stored > 0 {
+		stored = bytesText(a.stored) + " / " + bytesText(b.stored)
+	}
+	return fmt.Sprintf("%s\t%s\t%s\t%.2f\t%s\t%s / %s\t%s", r.work, r.each(a), r.each(b),
+		b.took.Seconds()/a.took.Seconds(), r.goal, bytesText(a.rss), bytesText(b.rss), stored)
+}
+
+// each is the time of one run of the program.
+func (r row) each(s sample) string {
+	d := s.took / time.Duration(max(r.perRun, 1))
+	if d < time.Second {
+		return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+	}
+	return fmt.Sprintf("%.2f s", d.Seconds())
+}
+
+func median(s []sample) sample {
+	s = slices.Clone(s)
+	slices.SortFunc(s, func(a, b sample) int { return int(a.took - b.took) })
+	m := s[len(s)/2]
+	for _, x := range s {
+		m.rss = max(m.rss, x.rss)
+	}
+	return m
+}
+
+// timed runs a program to its end. Maxrss is in KiB (getrusage(2)).
+func timed(cmd *exec.Cmd) (sample, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	begin := time.Now()
+	err := cmd.Run()
+	s := sample{took: time.Since(begin)}
+	if err != nil {
+		return s, fmt.Errorf("%v: %w\n%s", cmd.Args, err, out.String())
+	}
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		s.rss = u.Maxrss << 10
+	}
+	return s, nil
+}
+
+// dirSize is the sum of the sizes of the files below dir.
+func dirSize(dir string) (total int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			total += info.Size()
+		}
+		return err
+	})
+	return total, err
+}
+
+func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// alternate lets two programs take turns.
+func alternate(ctx context.Context, rounds int, r *row, ours, theirs func() (sample, error)) error {
+	for range rounds {
+		for _, turn := range []struct {
+			f  func() (sample, error)
+			to *[]sample
+		}{{ours, &r.ours}, {theirs, &r.theirs}} {
+			if turn.f == nil {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			s, err := turn.f()
+			if err != nil {
+				return fmt.Errorf("%s: %w", r.work, err)
+			}
+			*turn.to = append(*turn.to, s)
+		}
+	}
+	return nil
+}

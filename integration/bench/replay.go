@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/walkeep/walkeep/integration/postgres"
+)
+
+// replay measures how long recovery takes to replay many segments: the time
+// from the start of redo to its end, as the server says it, with fsync on.
+// restore_command is walkeep-wal, pgBackRest with asynchronous get and two
+// processes, and cp from a local directory, which is what it can be at best.
+func (b *bench) replay(ctx context.Context) error {
+	if b.segmentsToReplay == 0 {
+		return nil
+	}
+	if err := b.setCodec(ctx, codec{name: "zstd", back: "zst", level: 3}); err != nil {
+		return err
+	}
+	local, err := b.env.Mkdir("local-wal")
+	if err != nil {
+		return err
+	}
+	pgbackrest := fmt.Sprintf(`pgbackrest --config=%s --stanza=bench`, b.backs)
+	if err := b.server.Configure(map[string]string{"archive_command": fmt.Sprintf(
+		`%s && %s archive-push "%%p" && cp "%%p" %s/%%f`, b.site.ArchiveSettings()["archive_command"], pgbackrest, local)}); err != nil {
+		return err
+	}
+	if err := b.server.Reload(ctx); err != nil {
+		return err
+	}
+	if _, err := b.walkeep(ctx, "backup", "--repo", "repo1", "--type", "full"); err != nil {
+		return err
+	}
+	if err := b.writeWAL(ctx); err != nil {
+		return err
+	}
+	spool, err := b.env.Mkdir("spool-pgbackrest")
+	if err != nil {
+		return err
+	}
+	r := row{work: fmt.Sprintf("replay of %d segments", b.segmentsToReplay), goal: "≤ 1.1 × cp"}
+	cp := row{work: r.work + " from local files (cp)", onlyOurs: true}
+	for range b.rounds {
+		for command, to := range map[string]*[]sample{
+			"": &r.ours,
+			fmt.Sprintf(`pgbackrest --config=%s --stanza=bench --pg1-path="$PWD" --archive-async --spool-path=%s --process-max=2 archive-get %%f "%%p"`, b.backs, spool): &r.theirs,
+			fmt.Sprintf(`cp %s/%%f "%%p"`, local): &cp.ours,
+		} {
+			s, err := b.recover(ctx, command)
+			if err != nil {
+				return err
+			}
+			*to = append(*to, s)
+		}
+	}
+	b.add(cp)
+	b.add(r)
+	return nil
+}
+
+// writeWAL updates rows until there are enough segments, and they are archived:
+// full page images after each checkpoint, and records of rows.
+func (b *bench) writeWAL(ctx context.Context) error {
+	begin, err := b.server.LSN(ctx)
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		if err := b.server.Exec(ctx, fmt.Sprintf(
+			"update pgbench_accounts set abalance = abalance + 1 where aid %% 10 = %d and aid <= 1000000", i%10)); err != nil {
+			return err
+		}
+		now, err := b.server.LSN(ctx)
+		if err != nil {
+			return err
+		}
+		if int((now-begin)>>24) >= b.segmentsToReplay {
+			break
+		}
+	}
+	last, err := b.server.SwitchWAL(ctx)
+	if err != nil {
+		return err
+	}
+	for range 20 { // WaitArchived waits for a minute
+		if err = b.server.WaitArchived(ctx, last); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+var redoDone = regexp.MustCompile(`redo done at .* elapsed: ([0-9.]+) s`)
+
+// recover restores, starts a server with this restore_command ("": ours), and
+// returns how long its redo took.
+func (b *bench) recover(ctx context.Context, command string) (s sample, err error) {
+	dir, err := b.env.Mkdir("replay")
+	if err != nil {
+		return s, err
+	}
+	defer os.RemoveAll(dir)
+	data := filepath.Join(dir, "data")
+	args := []string{"restore", "--repo", "repo1", "--pgdata", data, "--set", "fsync=on"}
+	if command != "" {
+		args = append(args, "--set", "restore_command="+command)
+	}
+	if _, err := b.walkeep(ctx, args...); err != nil {
+		return s, err
+	}
+	clone, err := b.env.Open(data, nil)
+	if err != nil {
+		return s, err
+	}
+	if err := clone.Start(ctx); err != nil {
+		return s, err
+	}
+	defer func() { _ = clone.Stop(ctx, postgres.Immediate) }()
+	for range 600 {
+		log, err := os.ReadFile(clone.LogFile)
+		if err != nil {
+			return s, err
+		}
+		if m := redoDone.FindSubmatch(log); m != nil {
+			seconds, err := strconv.ParseFloat(string(m[1]), 64)
+			s.took = time.Duration(seconds * float64(time.Second))
+			fmt.Fprintf(os.Stderr, "replayed in %s (%.20s)\n", s.took, command)
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return s, fmt.Errorf("recovery does not end: %s", b.env.Logs(20))
+}

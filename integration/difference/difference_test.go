@@ -1,0 +1,300 @@
+package difference
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/walkeep/walkeep/integration/postgres"
+	"github.com/walkeep/walkeep/integration/walkeep"
+	"github.com/walkeep/walkeep/pg"
+)
+
+var (
+	soak = flag.Duration("soak", 0, "go on for so long, chain after chain")
+	seed = flag.Uint64("seed", 0, "the seed of a run that is to be repeated (0: by the clock)")
+	only = flag.Int("major", 0, "one version of PostgreSQL only")
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	walkeep.Clean()
+	os.Exit(code)
+}
+
+func TestDifference(t *testing.T) {
+	majors := []int{15, 17}
+	if *soak > 0 {
+		majors = []int{15, 17, 18}
+	}
+	if *only != 0 {
+		majors = []int{*only}
+	}
+	for _, major := range majors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			for n := uint64(0); ; n++ {
+				s := *seed + n
+				if *seed == 0 {
+					s = uint64(time.Now().UnixNano())
+				}
+				t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, major, s) })
+				if time.Since(began) >= *soak || t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// world is a primary that is worked on, and a repository.
+type world struct {
+	env    *postgres.Env
+	site   *walkeep.Site
+	repo   string
+	server *postgres.Server
+	major  int
+	full   string // label
+	links  []link
+}
+
+// link is one backup of the chain, and a moment after it.
+type link struct{ label, point string }
+
+// chain takes a full backup and backups on it, on a cluster that is worked on,
+// and then looks at each.
+func chain(t *testing.T, major int, seed uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	rng := rand.New(rand.NewPCG(seed, uint64(major)))
+	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)]}, rng.IntN(2) == 0)
+	links := 3
+	if *soak > 0 {
+		links = 3 + rng.IntN(6)
+	}
+	w.full = w.backup(t, ctx, rng, "full", "")
+	for n := range links {
+		w.work(ctx, rng, 12)
+		if rng.IntN(4) == 0 {
+			require.NoError(t, w.server.Kill9())
+			require.NoError(t, w.server.Start(ctx))
+		}
+		kind := []string{"incremental", "incremental", "differential"}[rng.IntN(3)]
+		label := w.backup(t, ctx, rng, kind, w.rung(rng))
+		w.work(ctx, rng, 4)
+		point := fmt.Sprintf("point%d", n)
+		w.server.MustExec(t, "select pg_create_restore_point('"+point+"')")
+		w.links = append(w.links, link{label, point})
+	}
+	last, err := w.server.SwitchWAL(ctx)
+	require.NoError(t, err)
+	require.NoError(t, w.server.WaitArchived(ctx, last))
+	for _, l := range w.links {
+		w.compare(t, ctx, l)
+	}
+}
+
+func newWorld(t *testing.T, major int, more map[string]string, checksums bool) *world {
+	w := &world{env: postgres.New(t), major: major}
+	w.repo = w.env.TempDir(t, "repo")
+	repos := "repos:\n  - {name: repo1, filesystem: {path: " + w.repo + "}, compression: {codec: lz4}}\n"
+	var err error
+	w.site, err = walkeep.NewSite(w.env, "cluster: hippo\n"+repos)
+	require.NoError(t, err)
+	settings := w.site.ArchiveSettings()
+	for k, v := range map[string]string{
+		"autovacuum": "off", "max_prepared_transactions": "5", "full_page_writes": "on", "checkpoint_timeout": "30s",
+	} {
+		settings[k] = v
+	}
+	maps.Copy(settings, more)
+	if major >= 17 {
+		settings["summarize_wal"] = "on"
+	}
+	w.server = w.env.Primary(t, postgres.Options{Major: major, Checksums: checksums, NoFsync: true, Settings: settings})
+	require.NoError(t, w.site.Configure(fmt.Sprintf("cluster: hippo\npostgres:\n  nodes:\n    - {name: pg, conninfo: %q, pgdata: %s}\n%s",
+		w.server.ConnInfo(), w.server.DataDir, repos)))
+	w.server.MustExec(t, fmt.Sprintf("create tablespace side location '%s'", w.env.TempDir(t, "space")))
+	w.server.MustExec(t, setup)
+	return w
+}
+
+// rung is the one to force, or "" for the best.
+func (w *world) rung(rng *rand.Rand) string {
+	rungs := []string{"", "changes", "scan"}
+	if w.major >= 17 {
+		rungs = append(rungs, "summaries")
+	}
+	return rungs[rng.IntN(len(rungs))]
+}
+
+// backup takes a backup while the cluster is worked on.
+func (w *world) backup(t *testing.T, ctx context.Context, rng *rand.Rand, kind, detect string) string {
+	busy, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	if rng.IntN(2) == 0 {
+		beside := rand.New(rand.NewPCG(rng.Uint64(), 0))
+		all.Go(func() { w.work(busy, beside, 1000) })
+	}
+	args := []string{"backup", "--type", kind}
+	if detect != "" {
+		args = append(args, "--detect", detect)
+	}
+	r := w.site.Must(t, 0, args...)
+	stop()
+	all.Wait()
+	t.Logf("%s by %q: %s", kind, detect, strings.TrimSpace(r.Stderr))
+	return r.LastLine()
+}
+
+// compare restores a link to its moment, from it and from the full backup.
+func (w *world) compare(t *testing.T, ctx context.Context, l link) {
+	one, two := w.restore(t, ctx, l.label, l.point), w.restore(t, ctx, w.full, l.point)
+	differ, err := comparePages(one.DataDir, two.DataDir)
+	require.NoError(t, err)
+	if len(differ) > 0 {
+		differ = w.usable(t, ctx, one, differ)
+	}
+	if len(differ) > 0 {
+		if keep := os.Getenv("WALKEEP_TEST_KEEP"); keep != "" {
+			_ = os.Rename(one.DataDir, filepath.Join(keep, "one"))
+			_ = os.Rename(two.DataDir, filepath.Join(keep, "two"))
+			_ = os.Rename(w.repo, filepath.Join(keep, "repo"))
+		}
+		t.Fatalf("%s at %s is not as the full backup at that moment:\n%s", l.label, l.point, short(differ))
+	}
+	rows := w.rows(t, ctx, one)
+	require.Equal(t, w.rows(t, ctx, two), rows, l.label)
+	w.sound(t, ctx, one)
+	for _, s := range []*postgres.Server{one, two} {
+		_ = s.Stop(ctx, postgres.Immediate)
+		_ = os.RemoveAll(filepath.Dir(s.DataDir))
+	}
+}
+
+// usable leaves out the files of databases that a DROP DATABASE was killed in:
+// it removes them before it writes a record that says so.
+func (w *world) usable(t *testing.T, ctx context.Context, s *postgres.Server, differ []string) []string {
+	require.NoError(t, s.Start(ctx))
+	invalid := query(t, ctx, s, "postgres", `select oid::text from pg_database where datconnlimit = -2`)
+	require.NoError(t, s.Stop(ctx, postgres.Fast))
+	return slices.DeleteFunc(differ, func(line string) bool {
+		path, _, _ := strings.Cut(line, ":")
+		return slices.Contains(invalid, filepath.Base(filepath.Dir(path)))
+	})
+}
+
+// sound has the server look at every table and B-tree: do the visibility map and
+// the heap agree, the heap with itself, the indexes with the heap?
+func (w *world) sound(t *testing.T, ctx context.Context, s *postgres.Server) {
+	checks := []string{
+		`select format('%s: not all visible: %s', c.oid::regclass, v.t_ctid) from pg_class c, lateral pg_check_visible(c.oid) v
+			where relkind in ('r', 't') and relpersistence = 'p'`,
+		`select format('%s: not all frozen: %s', c.oid::regclass, v.t_ctid) from pg_class c, lateral pg_check_frozen(c.oid) v
+			where relkind in ('r', 't') and relpersistence = 'p'`,
+		`select * from (select bt_index_check(c.oid, true)::text as said from pg_class c join pg_index i on i.indexrelid = c.oid
+			where relkind = 'i' and relam = 403 and indisvalid and relpersistence = 'p' offset 0) x where said <> ''`,
+	}
+	if w.major >= 14 {
+		checks = append(checks, `select format('%s: %s', c.oid::regclass, v.msg) from pg_class c, lateral verify_heapam(c.oid) v
+			where relkind in ('r', 't') and relpersistence = 'p'`)
+	}
+	for _, db := range query(t, ctx, s, "postgres", databases) {
+		conn, err := pgx.Connect(ctx, s.ConnInfoFor("postgres", db))
+		require.NoError(t, err)
+		_, err = conn.Exec(ctx, `create extension if not exists amcheck; create extension if not exists pg_visibility`)
+		require.NoError(t, errors.Join(err, conn.Close(ctx)))
+		for _, sql := range checks {
+			require.Empty(t, query(t, ctx, s, db, sql), "%s: %s", db, sql)
+		}
+	}
+}
+
+// databases are those that can be looked into: not those that a DROP DATABASE
+// was killed in (dbcommands.c, DATCONNLIMIT_INVALID_DB).
+const databases = `select datname from pg_database where datallowconn and datconnlimit <> -2 order by 1`
+
+// restore restores a backup to a restore point and returns a server that was
+// promoted there and has stopped.
+func (w *world) restore(t *testing.T, ctx context.Context, label, point string) *postgres.Server {
+	dir := filepath.Join(w.env.TempDir(t, "clone"), "data")
+	w.site.Must(t, 0, "restore", "--pgdata", dir, "--backup", label, "--target-name", point, "--target-action", "promote",
+		"--tablespace-map-all", filepath.Join(filepath.Dir(dir), "spaces"))
+	if _, err := os.Stat(w.server.Install.Path("pg_verifybackup")); err == nil {
+		_, err := w.env.Run(ctx, w.server.Install.Path("pg_verifybackup"), "-n", dir)
+		require.NoError(t, err)
+	}
+	settings := map[string]string{"autovacuum": "off", "fsync": "off"}
+	if w.major >= 17 {
+		settings["summarize_wal"] = "off"
+	}
+	s, err := w.env.Open(dir, settings)
+	require.NoError(t, err)
+	require.NoError(t, s.Start(ctx))
+	// No session before the pages are compared: the first one on a promoted
+	// server sets hint bits and prunes catalogs, one server here, the other
+	// there, and with checksums or wal_log_hints that moves the pages' LSNs.
+	require.NoError(t, waitPromoted(ctx, dir))
+	require.NoError(t, s.Stop(ctx, postgres.Fast))
+	return s
+}
+
+// waitPromoted waits until the server of a data directory has left recovery,
+// as pg_control says it.
+func waitPromoted(ctx context.Context, dir string) error {
+	for {
+		c, err := pg.ReadControl(dir)
+		if err == nil && c.State == pg.StateProduction {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for promotion of %s: %w (%v)", dir, ctx.Err(), err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// rows is a digest of every table of every database.
+func (w *world) rows(t *testing.T, ctx context.Context, s *postgres.Server) []string {
+	require.NoError(t, s.Start(ctx))
+	var sums []string
+	for _, db := range query(t, ctx, s, "postgres", databases) {
+		tables := query(t, ctx, s, db, `select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
+			where relkind = 'r' and relpersistence = 'p' and nspname not like 'pg_toast%' and nspname <> 'information_schema'
+			and relname not in ('pg_statistic', 'pg_stat_io') order by 1`)
+		for _, table := range tables {
+			for _, sum := range query(t, ctx, s, db, `select count(*) || ' ' || coalesce(sum(hashtext(x::text)), 0) from `+table+` x`) {
+				sums = append(sums, db+" "+table+" "+sum)
+			}
+		}
+	}
+	sort.Strings(sums)
+	return sums
+}
+
+func query(t *testing.T, ctx context.Context, s *postgres.Server, db, sql string) []string {
+	conn, err := pgx.Connect(ctx, s.ConnInfoFor("postgres", db))
+	require.NoError(t, err)
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, sql)
+	require.NoError(t, err)
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err, sql)
+	return list
+}

@@ -1,0 +1,107 @@
+package patroni
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/walkeep/walkeep/integration/postgres"
+	discover "github.com/walkeep/walkeep/pg/patroni"
+)
+
+// newNetwork makes one with etcd that lives as long as the test.
+func newNetwork(t *testing.T, ctx context.Context, env *postgres.Env) *Network {
+	n, err := NewNetwork(env)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, n.Close()) })
+	require.NoError(t, n.StartEtcd(ctx))
+	return n
+}
+
+// newCluster makes one, with the logs shown if the test fails.
+func newCluster(t *testing.T, ctx context.Context, n *Network, o Options) *Cluster {
+	c, err := NewCluster(ctx, n, o)
+	if c != nil {
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Log(c.Logs(60))
+			}
+		})
+	}
+	require.NoError(t, err)
+	return c
+}
+
+// TestPatroni: the harness does what it says: a switchover, a power failure, a
+// machine that comes back, a cut cable.
+func TestPatroni(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	c := newCluster(t, ctx, newNetwork(t, ctx, postgres.New(t)), Options{SegmentMB: 1})
+
+	first, err := c.WaitLeader(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "pg-0", first.Name)
+	_, err = first.Text(ctx, "create table t as select 1 as i")
+	require.NoError(t, err)
+
+	require.NoError(t, c.Switchover(ctx, first, c.Nodes[1]))
+	second, err := c.WaitHealthy(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "pg-1", second.Name)
+
+	second.PowerOff()
+	_, err = second.Text(ctx, "select 1")
+	require.Error(t, err)
+	third, err := c.WaitOtherLeader(ctx, second)
+	require.NoError(t, err)
+	_, err = third.Text(ctx, "insert into t values (2)")
+	require.NoError(t, err)
+	require.NoError(t, second.StartPatroni())
+	_, err = c.WaitHealthy(ctx)
+	require.NoError(t, err)
+
+	sum, err := third.Text(ctx, "select sum(i) from t")
+	require.NoError(t, err)
+	require.Equal(t, "3", sum)
+
+	// What walkeep makes of Patroni's answer; the first URL is nobody's.
+	urls := []string{"http://10.255.255.1:8008"}
+	for _, n := range c.Nodes {
+		urls = append(urls, "http://"+n.IP+":8008")
+	}
+	var members []discover.Member
+	for settled := false; !settled; { // the healed one may still be starting
+		members, err = discover.Members(ctx, discover.Options{URLs: urls, Timeout: 2 * time.Second, Transport: c.client.Transport})
+		require.NoError(t, err)
+		settled = len(members) == len(c.Nodes)
+		for _, m := range members {
+			settled = settled && m.Running() && m.Timeline == members[0].Timeline
+		}
+		require.NoError(t, ctx.Err())
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, m := range members {
+		require.True(t, m.Running(), "%+v", m)
+		require.Equal(t, m.Name == third.Name, m.Leader(), "%+v", m)
+		require.Equal(t, c.Node(m.Name).IP, m.Host)
+		require.Equal(t, members[0].Timeline, m.Timeline)
+		require.NotZero(t, m.Timeline)
+	}
+
+	// A cut cable: not seen from outside any more, and alive inside.
+	require.NoError(t, second.Cut())
+	short, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	_, err = second.Text(short, "select 1")
+	require.Error(t, err)
+	cfg, err := second.Config(second.Machine)
+	require.NoError(t, err)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close(ctx))
+}

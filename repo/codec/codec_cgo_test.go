@@ -1,0 +1,42 @@
+//go:build cgo
+
+package codec
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/DataDog/zstd"
+	"github.com/stretchr/testify/require"
+)
+
+// TestOtherBuild runs this package's tests built without cgo; in between the
+// two builds decode each other's frames.
+func TestOtherBuild(t *testing.T) {
+	dir := t.TempDir()
+	interop(t, dir, "cgo", "pure")
+	cmd := exec.Command("go", "test", "-count=1", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "WALKEEP_INTEROP="+dir)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, files, 2*len(all)*len(sizes)*3)
+	interop(t, dir, "cgo", "pure")
+}
+
+// BenchmarkRaw is libzstd alone, to compare BenchmarkAppend with.
+func BenchmarkRaw(b *testing.B) {
+	src := pages(1<<20, 1)
+	dst := make([]byte, Bound(len(src)))
+	for _, level := range []int{1, 3} {
+		b.Run(Codec{Name: Zstd, Level: level}.String(), func(b *testing.B) {
+			ctx := zstd.NewCtx()
+			b.SetBytes(int64(len(src)))
+			for b.Loop() {
+				_, _ = ctx.CompressLevel(dst, src, level)
+			}
+		})
+	}
+}

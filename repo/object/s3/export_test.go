@@ -1,0 +1,22 @@
+package s3
+
+import (
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/walkeep/walkeep/repo/object"
+)
+
+// Uploads returns the keys of the multipart uploads that are under way.
+func Uploads(t *testing.T, o object.Store) (keys []string) {
+	t.Helper()
+	s := o.(*store)
+	out, err := s.client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.bucket})
+	require.NoError(t, err)
+	for _, u := range out.Uploads {
+		keys = append(keys, *u.Key)
+	}
+	return keys
+}

@@ -1,0 +1,32 @@
+package s3_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/walkeep/walkeep/integration/stores"
+	"github.com/walkeep/walkeep/repo/object"
+	"github.com/walkeep/walkeep/repo/object/s3"
+)
+
+// server is shared by the tests of this package; each takes a bucket of its own.
+var server *stores.S3
+
+func TestMain(m *testing.M) {
+	os.Exit(stores.Main(m, &server, stores.StartS3, stores.Options{}))
+}
+
+// open returns a store in a fresh bucket. change adjusts its options.
+func open(t *testing.T, change ...func(*s3.Options)) object.Store {
+	t.Helper()
+	opts := server.Options(stores.Bucket(t, server))
+	for _, f := range change {
+		f(&opts)
+	}
+	store, err := s3.New(t.Context(), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}

@@ -1,0 +1,210 @@
+package restore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/walkeep/walkeep/repo"
+	"github.com/walkeep/walkeep/repo/codec"
+)
+
+// worker fetches batches and writes what is in them. It has its own buffers:
+// about 2.5 MiB.
+type worker struct {
+	r        *run
+	packs    *packCache
+	progress Progress
+
+	dec   *codec.Decoder
+	plain []byte
+	frame []byte
+	in    *bufio.Reader
+}
+
+func newWorker(r *run) *worker {
+	return &worker{
+		r: r, packs: r.packs, progress: r.opts.Progress,
+		dec:   codec.NewDecoder(),
+		plain: alignedBuffer(repo.MaxChunk),
+		in:    bufio.NewReaderSize(nil, 128<<10),
+	}
+}
+
+// run works off batches until there are no more, or ctx ends.
+func (w *worker) run(ctx context.Context, batches <-chan *batch) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case b, ok := <-batches:
+			if !ok {
+				return nil
+			}
+			if err := w.batch(ctx, b); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (w *worker) batch(ctx context.Context, b *batch) (err error) {
+	src := &packSource{cache: w.packs, ref: b.pack, end: b.end}
+	defer src.close()
+	for i := range b.items {
+		it := &b.items[i]
+		if it.chunk.Plain == 0 {
+			if err := w.r.fileDone(it.out); err != nil {
+				return err
+			}
+			continue
+		}
+		data, err := w.fetch(ctx, src, it)
+		if err != nil {
+			return err
+		}
+		if err := w.write(ctx, it, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch brings the data of a chunk, from another repository if need be.
+func (w *worker) fetch(ctx context.Context, src *packSource, it *item) ([]byte, error) {
+	if w.r.spares.dead.Load() {
+		if data, err := w.r.spares.chunk(ctx, w, src.ref, it, nil); err == nil {
+			return data, nil
+		}
+	}
+	data, err := src.chunk(ctx, w, it)
+	if err == nil || ctx.Err() != nil {
+		return data, err
+	}
+	src.close() // the next chunk begins anew
+	if data, err = w.r.spares.chunk(ctx, w, src.ref, it, err); err == nil {
+		return data, nil
+	}
+	return w.r.lose(it, err)
+}
+
+// write writes the data of a chunk to all places that it belongs to.
+func (w *worker) write(ctx context.Context, it *item, data []byte) error {
+	n := int64(0)
+	for _, p := range it.pieces {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := it.out.write(p, data); err != nil {
+			return err
+		}
+		n += int64(p.length)
+	}
+	w.progress.Add(n)
+	if it.out.left.Add(-1) == 0 {
+		return w.r.fileDone(it.out)
+	}
+	return nil
+}
+
+// packSource reads chunks of a pack, in order, with one ranged read up to end.
+type packSource struct {
+	cache *packCache
+	ref   repo.PackRef
+	end   int64
+
+	pack *repo.PackReader
+	body io.ReadCloser
+	at   int64 // where body is
+}
+
+func (s *packSource) close() {
+	if s.body != nil {
+		_ = s.body.Close()
+		s.body = nil
+	}
+}
+
+// chunk reads and decodes one, into the worker's buffers.
+func (s *packSource) chunk(ctx context.Context, w *worker, it *item) (data []byte, err error) {
+	if s.body == nil {
+		if s.pack, err = s.cache.open(ctx, s.ref); err != nil {
+			return nil, err
+		}
+		if s.body, err = s.pack.ReadRange(ctx, it.chunk.Offset, s.end-it.chunk.Offset); err != nil {
+			s.body = nil
+			return nil, err
+		}
+		s.at = it.chunk.Offset
+		w.in.Reset(s.body)
+	}
+	if _, err := w.in.Discard(int(it.chunk.Offset - s.at)); err != nil {
+		return nil, fmt.Errorf("read pack %d of backup %s: %w", s.ref.Number, s.ref.Label, err)
+	}
+	s.at = it.chunk.Offset + int64(it.chunk.Stored)
+	if cap(w.frame) < it.chunk.Stored {
+		w.frame = make([]byte, it.chunk.Stored)
+	}
+	frame := w.frame[:it.chunk.Stored]
+	if _, err := io.ReadFull(w.in, frame); err != nil {
+		return nil, fmt.Errorf("read pack %d of backup %s: %w", s.ref.Number, s.ref.Label, err)
+	}
+	return s.pack.DecodeChunk(w.dec, w.plain[:0], frame, it.chunk)
+}
+
+// fileDone ends a file of which all is written.
+func (r *run) fileDone(o *output) error {
+	err := o.finish()
+	var bad *fileDamage
+	if errors.As(err, &bad) {
+		return &repo.DamageError{Key: r.manifestKey, Why: bad.Error()}
+	}
+	return err
+}
+
+// packCache keeps opened packs: on an encrypted repository opening one costs
+// two requests.
+type packCache struct {
+	epoch *repo.Epoch
+	mu    sync.Mutex // guards known
+	known map[packKey]*repo.PackReader
+}
+
+type packKey struct {
+	label  repo.Label
+	number uint32
+}
+
+// packCacheSize bounds the cache; the packs in use at a time are few.
+const packCacheSize = 64
+
+func newPackCache(e *repo.Epoch) *packCache {
+	return &packCache{epoch: e, known: map[packKey]*repo.PackReader{}}
+}
+
+func (c *packCache) open(ctx context.Context, ref repo.PackRef) (*repo.PackReader, error) {
+	key := packKey{ref.Label, ref.Number}
+	c.mu.Lock()
+	p := c.known[key]
+	c.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	p, err := c.epoch.OpenPack(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.known {
+		if len(c.known) < packCacheSize {
+			break
+		}
+		delete(c.known, k) // any: the order of a map is as good as another
+	}
+	c.known[key] = p
+	return p, nil
+}

@@ -1,0 +1,120 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/walkeep/walkeep/archive"
+	"github.com/walkeep/walkeep/repo"
+	"github.com/walkeep/walkeep/retention"
+	"github.com/walkeep/walkeep/scheduler"
+	"github.com/walkeep/walkeep/verify"
+)
+
+// expireWait is how long an expiry waits for another one.
+const expireWait = 5 * time.Minute
+
+// errNoLead: the lead was lost between the decision and the work.
+var errNoLead = errors.New("this service does not lead any more")
+
+// expire removes what retention does not keep.
+func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
+	p, done := r.s.progressOf(run.ID)
+	defer done()
+	p.Stage("expiring")
+	// Once more: what is removed cannot be brought back.
+	g := r.leads()
+	if g == nil {
+		return scheduler.Outcome{}, errNoLead
+	}
+	if err := fence(ctx, g); err != nil {
+		return scheduler.Outcome{}, err
+	}
+	c := r.conf()
+	res, err := retention.Run(ctx, c.Work, retention.Options{
+		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.s.log,
+	})
+	p.Stage(fmt.Sprintf("removed %d backups, %s", res.Done.Backups, humanize.IBytes(uint64(res.Done.Bytes))))
+	return scheduler.Outcome{}, err
+}
+
+// verify finds out whether what is stored is whole.
+func (r *repository) verify(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
+	p, done := r.s.progressOf(run.ID)
+	defer done()
+	level := r.s.settings().VerifyLevel
+	p.Stage("verifying, level " + string(level))
+	_, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.s.log})
+	return scheduler.Outcome{}, err
+}
+
+// drill rehearses a restore. It is recorded in the repository besides.
+func (r *repository) drill(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
+	p, done := r.s.progressOf(run.ID)
+	defer done()
+	p.Stage("rehearsing a restore")
+	return scheduler.Outcome{}, r.s.settings().Drill(ctx, r.conf().Work, p.Stage)
+}
+
+// repair fills in the WAL that is missing.
+func (r *repository) repair(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
+	p, done := r.s.progressOf(run.ID)
+	defer done()
+	p.Stage("looking for gaps")
+	// The store's word, not what is remembered.
+	survey, err := archive.Look(ctx, r.s.surveyOptions(nil))
+	if err != nil {
+		return scheduler.Outcome{}, err
+	}
+	for i := range survey.Repos {
+		c := &survey.Repos[i]
+		if c.Repo.Name() != r.name {
+			continue
+		}
+		if c.Err != nil || c.Epoch == nil {
+			return scheduler.Outcome{}, c.Err
+		}
+		if len(c.Coverage.Missing)+len(c.Coverage.Histories) == 0 {
+			return scheduler.Outcome{}, nil
+		}
+		p.Stage("filling gaps")
+		set := r.s.settings()
+		report, err := archive.Repair(ctx, archive.RepairOptions{
+			Target: r.conf().Work.Epoch(survey.SystemID), Missing: c.Coverage.Missing, Histories: c.Coverage.Histories,
+			Sources: append(survey.Siblings(i), set.Sources(ctx)...), TempDir: set.TempDir, Log: r.s.log,
+		})
+		p.Stage(fmt.Sprintf("%d files repaired, %d not", len(report.Repaired), len(report.Failed)))
+		return scheduler.Outcome{}, errors.Join(err, unrepaired(c, report))
+	}
+	return scheduler.Outcome{}, nil
+}
+
+// unrepaired is an error if a gap stays. What is merely behind is on its way.
+func unrepaired(c *archive.RepoCoverage, report archive.RepairReport) error {
+	late := map[string]bool{}
+	for _, t := range c.Coverage.Timelines {
+		for _, b := range t.Behind {
+			for n := b.First; n <= b.Last; n++ {
+				late[string(c.Coverage.SegmentSize.Name(b.Timeline, n))] = true
+			}
+		}
+	}
+	var first *archive.Unrepaired
+	n := 0
+	for i, f := range report.Failed {
+		if late[f.Name.Name] {
+			continue
+		}
+		if n++; first == nil {
+			first = &report.Failed[i]
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return fmt.Errorf("%d files are missing and nobody has them, the first is %s: %w", n, first.Name.File(), first.Err)
+}

@@ -1,0 +1,134 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	agentapi "github.com/walkeep/walkeep/agent/api"
+	"github.com/walkeep/walkeep/archive"
+	"github.com/walkeep/walkeep/cluster"
+	"github.com/walkeep/walkeep/repo"
+	"github.com/walkeep/walkeep/retention"
+	"github.com/walkeep/walkeep/scheduler"
+	"github.com/walkeep/walkeep/verify"
+)
+
+// RunAnnotation is the annotation of a backup that names the run that took it.
+const RunAnnotation = "walkeep.run"
+
+// Repo is one repository of the service.
+type Repo struct {
+	// Work is the repository for what takes long, Watch the same one with less
+	// patience, for looking and for leases.
+	Work, Watch *repo.Repository
+	// Location is where it is, without secrets.
+	Location string
+	Jobs     []scheduler.Job
+	Policy   retention.Policy
+	// Schedules by kind, as configured.
+	Schedules map[string]string
+	// Place tells whether Work and Watch of a new configuration lead to the same
+	// place in the same way: then those that are open are kept.
+	Place string
+}
+
+func (r Repo) name() string { return r.Watch.Name() }
+
+// Settings can be replaced while the service runs. Repos is required.
+type Settings struct {
+	Repos   []Repo // 1 to 4, in the order of the configuration
+	Members cluster.Members
+	From    cluster.From
+	Zone    *time.Location // of schedules; nil: UTC
+	// Agent makes a client of the agent at a URL. nil: there are no agents.
+	Agent func(url string) (*agentapi.Client, error)
+	// Local takes backups of a node whose data directory is here, into a
+	// repository. It is nil, or gives nil, where there is none.
+	Local func(context.Context, cluster.NodeState, *repo.Repository) agentapi.Backup
+	// LocalStatus is what the agent in this process says, with the name of its
+	// node. It is nil, or says "", where there is none.
+	LocalStatus func() (node string, status any)
+	// Sources are where missing WAL may be had, besides the other repositories.
+	Sources func(context.Context) []archive.Source
+	// Drill rehearses a restore from a repository, and tells which stage it is at.
+	// nil: there are no drills here.
+	Drill func(ctx context.Context, work *repo.Repository, stage func(string)) error
+	// VerifyLevel of verifications. "": stored.
+	VerifyLevel verify.Level
+	Interval    time.Duration // between looks at repositories; 0: 30 s
+	Probe       time.Duration // between looks at nodes; 0: 5 s
+	Lease       time.Duration // 0: 12 s
+	TempDir     string        // for repair; "": the system's
+}
+
+// Options of New.
+type Options struct {
+	Settings
+	Cluster string // required
+	Version string // of walkeep
+	Holder  string // who we are, for people; required
+	// Election decides who leads; nil: leases in the repositories.
+	Election Election
+	Cache    *repo.RunCache   // nil: everything is listed at each look
+	Clock    func() time.Time // nil: time.Now
+	Log      *zap.Logger      // nil: none
+}
+
+func (s *Settings) setDefaults() error {
+	if len(s.Repos) == 0 {
+		return errors.New("service: no repository")
+	}
+	if s.Zone == nil {
+		s.Zone = time.UTC
+	}
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&s.Interval, 30*time.Second)
+	set(&s.Probe, 5*time.Second)
+	set(&s.Lease, 12*time.Second)
+	if s.VerifyLevel == "" {
+		s.VerifyLevel = verify.Stored
+	}
+	if s.Agent == nil {
+		s.Agent = func(string) (*agentapi.Client, error) { return nil, errors.New("agents are not used here") }
+	}
+	if s.Local == nil {
+		s.Local = func(context.Context, cluster.NodeState, *repo.Repository) agentapi.Backup { return nil }
+	}
+	if s.LocalStatus == nil {
+		s.LocalStatus = func() (string, any) { return "", nil }
+	}
+	if s.Drill == nil {
+		s.Drill = func(context.Context, *repo.Repository, func(string)) error {
+			return errors.New("restores are not rehearsed here")
+		}
+	}
+	if s.Sources == nil {
+		s.Sources = func(context.Context) []archive.Source { return nil }
+	}
+	return nil
+}
+
+// Election decides which of several services leads.
+type Election interface {
+	// Campaign waits until this service leads, or ctx ends.
+	Campaign(ctx context.Context) (Term, error)
+	// Leader names who leads, as far as is known; "" if nobody does.
+	Leader() string
+}
+
+// Term is a time of leading.
+type Term interface {
+	// Context ends when somebody else may lead.
+	Context() context.Context
+	// Check asks whether we still lead.
+	Check(ctx context.Context) error
+	// Release ends the term, so that another need not wait.
+	Release(ctx context.Context) error
+}
