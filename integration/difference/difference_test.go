@@ -26,7 +26,7 @@ import (
 
 var (
 	soak = flag.Duration("soak", 0, "go on for so long, chain after chain")
-	seed = flag.Uint64("seed", 0, "the seed of a run that is to be repeated (0: by the clock)")
+	seed = flag.Uint64("seed", 0, "the seed of the first chain (0: with -soak by the clock, else a fixed one)")
 	only = flag.Int("major", 0, "one version of PostgreSQL only")
 )
 
@@ -49,10 +49,7 @@ func TestDifference(t *testing.T) {
 			t.Parallel()
 			began := time.Now()
 			for n := uint64(0); ; n++ {
-				s := *seed + n
-				if *seed == 0 {
-					s = uint64(time.Now().UnixNano())
-				}
+				s := firstSeed() + n
 				t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, major, s) })
 				if time.Since(began) >= *soak || t.Failed() {
 					return
@@ -60,6 +57,18 @@ func TestDifference(t *testing.T) {
 			}
 		})
 	}
+}
+
+// firstSeed is fixed in a test run, so that what it goes through is nearly the
+// same each time; a soak explores.
+func firstSeed() uint64 {
+	switch {
+	case *seed != 0:
+		return *seed
+	case *soak > 0:
+		return uint64(time.Now().UnixNano())
+	}
+	return 20261127
 }
 
 // world is a primary that is worked on, and a repository.
@@ -168,7 +177,9 @@ func (w *world) compare(t *testing.T, ctx context.Context, l link) {
 	differ, err := comparePages(one.DataDir, two.DataDir)
 	require.NoError(t, err)
 	if len(differ) > 0 {
-		differ = w.usable(t, ctx, one, differ)
+		known := w.usable(t, ctx, one, differ)
+		t.Logf("%d of %d differences are in files of relations; all:\n%s", len(known), len(differ), short(differ))
+		differ = known
 	}
 	if len(differ) > 0 {
 		if keep := os.Getenv("WALKEEP_TEST_KEEP"); keep != "" {
@@ -187,15 +198,27 @@ func (w *world) compare(t *testing.T, ctx context.Context, l link) {
 	}
 }
 
-// usable leaves out the files of databases that a DROP DATABASE was killed in:
-// it removes them before it writes a record that says so.
+// usable leaves out files that the server does not know: no relation of a
+// database that can be used lies in them. Some ways to stop half way leave such
+// files in one place and not in the other: a DROP DATABASE that is killed has
+// removed files before it writes a record that says so (dbcommands.c, dropdb),
+// an ALTER DATABASE SET TABLESPACE that is cancelled in its last checkpoint removes
+// the copy that its record tells replay to make, and tells nobody (movedb).
 func (w *world) usable(t *testing.T, ctx context.Context, s *postgres.Server, differ []string) []string {
 	require.NoError(t, s.Start(ctx))
-	invalid := query(t, ctx, s, "postgres", `select oid::text from pg_database where datconnlimit = -2`)
+	known := map[string]bool{}
+	for _, db := range query(t, ctx, s, "postgres", databases) {
+		for _, path := range query(t, ctx, s, db, `select pg_relation_filepath(oid) from pg_class where pg_relation_filepath(oid) is not null`) {
+			known[path] = true
+		}
+	}
+	closed := query(t, ctx, s, "postgres", `select oid::text from pg_database where not datallowconn and datconnlimit <> -2`)
 	require.NoError(t, s.Stop(ctx, postgres.Fast))
-	return slices.DeleteFunc(differ, func(line string) bool {
+	return slices.DeleteFunc(slices.Clone(differ), func(line string) bool {
 		path, _, _ := strings.Cut(line, ":")
-		return slices.Contains(invalid, filepath.Base(filepath.Dir(path)))
+		dir, file := filepath.Split(path)
+		first, _, _ := strings.Cut(file, ".")
+		return !known[dir+first] && !slices.Contains(closed, filepath.Base(dir))
 	})
 }
 

@@ -91,10 +91,7 @@ func TestKilledBackupsResume(t *testing.T) {
 	if *only != 0 {
 		major = *only
 	}
-	s := *seed
-	if s == 0 {
-		s = uint64(time.Now().UnixNano())
-	}
+	s := firstSeed()
 	t.Logf("seed %d", s)
 	rng := rand.New(rand.NewPCG(s, uint64(major)))
 	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)]}, rng.IntN(2) == 0)
