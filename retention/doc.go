@@ -45,6 +45,8 @@
 //     second case no packs are deleted at all until the mark is gone: a mark
 //     does not say what its backup references. If he commits after all, his own
 //     summary references what he needs.
+//   - What a killed writer left of an unfinished object (a multipart upload of S3)
+//     is no object and in no list. It is aborted when it is a week old.
 //   - WAL goes last, and only what no backup that is really still listed
 //     needs. While a backup runs, none is removed: a standby's can begin before
 //     the newest one that is listed.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walkeep/walkeep/repo"
+	"github.com/walkeep/walkeep/repo/object"
 )
 
 // Options of Run.
@@ -50,6 +51,7 @@ type Deleted struct {
 	Packs   int   `json:"packs"`   // manifests and packs
 	WAL     int   `json:"wal"`     // segments, partial ones, backup history files
 	Pins    int   `json:"pins"`    // that had ended
+	Uploads int   `json:"uploads"` // that killed writers left unfinished
 	Bytes   int64 `json:"bytes"`   // as stored
 	Left    int   `json:"left"`    // objects that the store refused to delete
 }
@@ -155,7 +157,33 @@ func (x *expiry) run(ctx context.Context) (err error) {
 	if err := x.collect(ctx); err != nil {
 		return err
 	}
-	return x.removeWAL(ctx, failed)
+	return errors.Join(x.removeWAL(ctx, failed), x.abortUploads(ctx))
+}
+
+// uploadsKept is how old an unfinished upload is when it is aborted. A pack takes
+// as long as the backup takes to fill it, so hours with a low rate limit; a
+// week is what the clouds wait that clean up themselves.
+const uploadsKept = 7 * 24 * time.Hour
+
+// abortUploads removes what writers left that were killed in the middle of an
+// object. Nobody references it, so it needs no order; the lease only keeps two
+// runs from doing it twice.
+func (x *expiry) abortUploads(ctx context.Context) error {
+	if err := x.allowed(ctx); err != nil {
+		return err
+	}
+	n, err := object.AbortUploads(ctx, x.r.Store(), "", x.result.Plan.At.Add(-uploadsKept))
+	x.result.Done.Uploads = n
+	switch {
+	case errors.Is(err, object.ErrDenied):
+		// Listing them is a permission of its own, which many policies do not give.
+		x.postpone("unfinished uploads, which a lifecycle rule of the bucket can remove too: %s", err)
+	case err != nil && ctx.Err() == nil:
+		x.fail(err)
+	case err != nil:
+		return err
+	}
+	return nil
 }
 
 // acquire takes the lease. A store that is full has no room for it, and room

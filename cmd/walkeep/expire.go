@@ -118,5 +118,8 @@ func (r *root) printExpiry(res retention.Result) error {
 	}
 	d := res.Done
 	r.printf("removed: %d backups, %d packs and manifests, %d WAL files, %d pins; %s\n", d.Backups, d.Packs, d.WAL, d.Pins, humanize.IBytes(uint64(d.Bytes)))
+	if d.Uploads > 0 {
+		r.printf("aborted: %d uploads that were never finished\n", d.Uploads)
+	}
 	return nil
 }

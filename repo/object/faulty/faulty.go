@@ -330,3 +330,13 @@ func (b *breaking) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// AbortUploads implements [object.Aborter], as a Delete of the prefix.
+func (s *Store) AbortUploads(ctx context.Context, prefix string, before time.Time) (int, error) {
+	rule, err := s.before(ctx, Delete, prefix)
+	if err != nil || rule.Fault == Lose {
+		return 0, err
+	}
+	n, err := object.AbortUploads(ctx, s.Store, prefix, before)
+	return n, rule.after(Delete, prefix, err)
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -180,6 +181,16 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	}
 	defer done()
 	return s.Store.Delete(ctx, keys...)
+}
+
+// AbortUploads implements [object.Aborter].
+func (s *Store) AbortUploads(ctx context.Context, prefix string, before time.Time) (int, error) {
+	done, err := s.begin(ctx, prefix)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	return object.AbortUploads(ctx, s.Store, prefix, before)
 }
 
 // slow bounds the rate of r.

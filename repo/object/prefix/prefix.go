@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/walkeep/walkeep/repo/object"
 )
@@ -100,6 +101,11 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 		full = append(full, k)
 	}
 	return errors.Join(append(bad, s.store.Delete(ctx, full...))...)
+}
+
+// AbortUploads implements [object.Aborter].
+func (s *Store) AbortUploads(ctx context.Context, prefix string, before time.Time) (int, error) {
+	return object.AbortUploads(ctx, s.store, s.prefix+prefix, before)
 }
 
 // String implements [object.Store].

@@ -205,6 +205,17 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	return errors.Join(append(failed, ctx.Err())...)
 }
 
+// AbortUploads implements [object.Aborter]. What was aborted by an attempt
+// that failed in the end counts too.
+func (s *Store) AbortUploads(ctx context.Context, prefix string, before time.Time) (aborted int, err error) {
+	err = s.tries(ctx, "abort the uploads of", prefix).do(func(ctx context.Context, _ *watch) error {
+		n, err := object.AbortUploads(ctx, s.Store, prefix, before)
+		aborted += n
+		return err
+	})
+	return aborted, err
+}
+
 // List implements [object.Reader]. It goes on behind the last key that fn got.
 func (s *Store) List(ctx context.Context, prefix string, opts object.ListOptions, fn func(object.Info) error) error {
 	t := s.tries(ctx, "list", prefix)

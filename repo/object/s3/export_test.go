@@ -20,3 +20,11 @@ func Uploads(t *testing.T, o object.Store) (keys []string) {
 	}
 	return keys
 }
+
+// BeginUpload leaves a multipart upload behind, as a writer that is killed does.
+func BeginUpload(t *testing.T, o object.Store, key string) {
+	t.Helper()
+	s := o.(*store)
+	_, err := s.client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &s.bucket, Key: &key})
+	require.NoError(t, err)
+}

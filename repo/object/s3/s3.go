@@ -10,8 +10,9 @@
 // after every thousand, so that no object outgrows the 10,000 parts that S3
 // allows. One Put holds at most Options.PartsInFlight × Options.PartSize bytes.
 // A failed upload is aborted with a short context of its own; what a killed
-// process leaves behind needs a lifecycle rule of the bucket
-// (AbortIncompleteMultipartUpload).
+// process leaves behind is aborted by the next expiry (AbortUploads), which needs
+// the permissions s3:ListBucketMultipartUploads and s3:AbortMultipartUpload, or by
+// a lifecycle rule of the bucket (AbortIncompleteMultipartUpload).
 //
 // # Conditions
 //
