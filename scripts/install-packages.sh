@@ -67,6 +67,6 @@ esac
 run() {
     $as_root env DEBIAN_FRONTEND=noninteractive "$@" >"$log" 2>&1 </dev/null || { cat "$log" >&2; exit 1; }
 }
-run apt-get update -qq
+run apt-get update -qq -o Acquire::Retries=3
 # shellcheck disable=SC2086 # the list is meant to be split
-run apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing
+run apt-get install -y -qq -o Acquire::Retries=3 --no-install-recommends -o Dpkg::Options::=--force-confold $missing

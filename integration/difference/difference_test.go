@@ -76,10 +76,14 @@ type world struct {
 	env    *postgres.Env
 	site   *walkeep.Site
 	repo   string
-	server *postgres.Server
+	server *postgres.Server // the primary
 	major  int
-	full   string // label
-	links  []link
+
+	moving    bool // there is a standby, which is backed up, and takes over now and then
+	standby   *postgres.Server
+	failovers int
+	full      string // label
+	links     []link
 }
 
 // link is one backup of the chain, and a moment after it.
@@ -91,15 +95,23 @@ func chain(t *testing.T, major int, seed uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	rng := rand.New(rand.NewPCG(seed, uint64(major)))
-	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)]}, rng.IntN(2) == 0)
+	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)], "archive_mode": "always"}, rng.IntN(2) == 0)
 	links := 3
+	w.moving = major == 17
 	if *soak > 0 {
 		links = 3 + rng.IntN(6)
+		w.moving = rng.IntN(2) == 0
+	}
+	if w.moving {
+		w.follow(t)
 	}
 	w.full = w.backup(t, ctx, rng, "full", "")
 	for n := range links {
 		w.work(ctx, rng, 12)
-		if rng.IntN(4) == 0 {
+		switch {
+		case w.moving && n%2 == 1:
+			w.failover(t, ctx, rng)
+		case rng.IntN(4) == 0:
 			require.NoError(t, w.server.Kill9())
 			require.NoError(t, w.server.Start(ctx))
 		}
@@ -121,9 +133,8 @@ func chain(t *testing.T, major int, seed uint64) {
 func newWorld(t *testing.T, major int, more map[string]string, checksums bool) *world {
 	w := &world{env: postgres.New(t), major: major}
 	w.repo = w.env.TempDir(t, "repo")
-	repos := "repos:\n  - {name: repo1, filesystem: {path: " + w.repo + "}, compression: {codec: lz4}}\n"
 	var err error
-	w.site, err = walkeep.NewSite(w.env, "cluster: hippo\n"+repos)
+	w.site, err = walkeep.NewSite(w.env, "cluster: hippo\n"+w.repos())
 	require.NoError(t, err)
 	settings := w.site.ArchiveSettings()
 	for k, v := range map[string]string{
@@ -136,11 +147,56 @@ func newWorld(t *testing.T, major int, more map[string]string, checksums bool) *
 		settings["summarize_wal"] = "on"
 	}
 	w.server = w.env.Primary(t, postgres.Options{Major: major, Checksums: checksums, NoFsync: true, Settings: settings})
-	require.NoError(t, w.site.Configure(fmt.Sprintf("cluster: hippo\npostgres:\n  nodes:\n    - {name: pg, conninfo: %q, pgdata: %s}\n%s",
-		w.server.ConnInfo(), w.server.DataDir, repos)))
+	w.configure(t)
 	w.server.MustExec(t, fmt.Sprintf("create tablespace side location '%s'", w.env.TempDir(t, "space")))
 	w.server.MustExec(t, setup)
 	return w
+}
+
+func (w *world) repos() string {
+	return "repos:\n  - {name: repo1, filesystem: {path: " + w.repo + "}, compression: {codec: lz4}}\n"
+}
+
+// configure names the servers that there are: a standby is backed up rather
+// than its primary.
+func (w *world) configure(t *testing.T) {
+	var nodes strings.Builder
+	for _, s := range []*postgres.Server{w.server, w.standby} {
+		if s != nil {
+			fmt.Fprintf(&nodes, "    - {name: %s, conninfo: %q, pgdata: %s}\n", s.Name, s.ConnInfo(), s.DataDir)
+		}
+	}
+	require.NoError(t, w.site.Configure("cluster: hippo\npostgres:\n  nodes:\n"+nodes.String()+w.repos()))
+}
+
+// follow makes a standby.
+func (w *world) follow(t *testing.T) {
+	name := fmt.Sprintf("follower%d", w.failovers)
+	w.standby = w.env.StartStandby(t, w.server, postgres.Options{Name: name, Slot: name, NoFsync: true})
+	w.configure(t)
+}
+
+// failover kills the primary, with or without WAL that the standby has not
+// received, and has the standby take over.
+func (w *world) failover(t *testing.T, ctx context.Context, rng *rand.Rand) {
+	if rng.IntN(2) == 0 {
+		lsn, err := w.server.LSN(ctx)
+		require.NoError(t, err)
+		require.NoError(t, w.standby.WaitReplay(ctx, lsn))
+	}
+	require.NoError(t, w.server.Kill9())
+	require.NoError(t, w.standby.Promote(ctx))
+	w.server, w.failovers = w.standby, w.failovers+1
+	w.follow(t)
+}
+
+// settle brings a standby to where a backup of it has something new to begin at.
+func (w *world) settle(t *testing.T, ctx context.Context) {
+	w.server.MustExec(t, "checkpoint")
+	lsn, err := w.server.LSN(ctx)
+	require.NoError(t, err)
+	require.NoError(t, w.standby.WaitReplay(ctx, lsn))
+	w.standby.MustExec(t, "checkpoint")
 }
 
 // rung is the one to force, or "" for the best.
@@ -160,11 +216,26 @@ func (w *world) backup(t *testing.T, ctx context.Context, rng *rand.Rand, kind, 
 		beside := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		all.Go(func() { w.work(busy, beside, 1000) })
 	}
-	args := []string{"backup", "--type", kind}
-	if detect != "" {
-		args = append(args, "--detect", detect)
+	if w.standby != nil {
+		w.settle(t, ctx)
 	}
-	r := w.site.Must(t, 0, args...)
+	args := []string{"backup", "--type", kind}
+	var r walkeep.Result
+	if detect != "" {
+		var err error
+		r, err = w.site.Run(ctx, append(args, "--detect", detect)...)
+		require.NoError(t, err)
+		// Not every rung can be had on a standby, or from before a failover.
+		if w.moving && r.Code != 0 && strings.Contains(r.Stderr, "changes cannot be detected by") {
+			t.Logf("by %q: %s", detect, strings.TrimSpace(r.Stderr))
+			detect = ""
+		} else {
+			require.Zero(t, r.Code, r)
+		}
+	}
+	if detect == "" {
+		r = w.site.Must(t, 0, args...)
+	}
 	stop()
 	all.Wait()
 	t.Logf("%s by %q: %s", kind, detect, strings.TrimSpace(r.Stderr))
