@@ -57,7 +57,7 @@ type walWait struct {
 }
 
 const (
-	firstPoll = 100 * time.Millisecond
+	firstPoll = 20 * time.Millisecond
 	slowPoll  = 2 * time.Second
 	sayAfter  = 3 * time.Second // shorter waits are not worth a word
 	sayEvery  = 15 * time.Second
