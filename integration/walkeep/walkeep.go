@@ -45,7 +45,7 @@ var build = sync.OnceValues(func() (Programs, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return Programs{}, err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+"/",
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", dir+"/",
 		"github.com/walkeep/walkeep/cmd/walkeep", "github.com/walkeep/walkeep/cmd/walkeep-wal")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Programs{}, fmt.Errorf("build walkeep: %w\n%s", err, out)
