@@ -185,7 +185,12 @@ func (w *world) failover(t *testing.T, ctx context.Context, rng *rand.Rand) {
 		require.NoError(t, w.standby.WaitReplay(ctx, lsn))
 	}
 	require.NoError(t, w.server.Kill9())
-	require.NoError(t, w.standby.Promote(ctx))
+	// What is still replayed may cancel the session that asks.
+	require.NoError(t, w.standby.Poll(ctx, "promotion", func() (bool, error) {
+		_ = w.standby.Exec(ctx, `select pg_promote(false)`)
+		text, err := w.standby.Text(ctx, `select pg_is_in_recovery()`)
+		return text == "f", err
+	}))
 	w.server, w.failovers = w.standby, w.failovers+1
 	w.follow(t)
 }
