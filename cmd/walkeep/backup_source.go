@@ -114,7 +114,9 @@ func (r *root) chooseSource(ctx context.Context, cfg *config.Config, wish backup
 	if !ok {
 		return here
 	}
-	r.logger().Info("no data directory is read on this machine: the backup is read over SQL", zap.String("node", c.Name), zap.Strings("because", reasons))
+	if wish.how != config.SourceSQL {
+		r.logger().Info("no data directory is on this machine: it is read over SQL", zap.String("node", c.Name), zap.Strings("reasons", reasons))
+	}
 	sessions := wish.sessions
 	if sessions == 0 {
 		sessions = backup.DefaultWorkers()

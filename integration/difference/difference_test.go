@@ -53,13 +53,23 @@ func TestDifference(t *testing.T) {
 				if *seed == 0 {
 					s = uint64(time.Now().UnixNano())
 				}
-				t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, major, s) })
+				t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, major, s, "files") })
 				if time.Since(began) >= *soak || t.Failed() {
 					return
 				}
 			}
 		})
 	}
+}
+
+// TestDifferenceOverSQL: the same where the files are read through the server.
+func TestDifferenceOverSQL(t *testing.T) {
+	t.Parallel()
+	s := *seed
+	if s == 0 {
+		s = uint64(time.Now().UnixNano())
+	}
+	t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, 17, s, "sql") })
 }
 
 // world is a primary that is worked on, and a repository.
@@ -69,6 +79,7 @@ type world struct {
 	repo   string
 	server *postgres.Server
 	major  int
+	source string // how backups read
 	full   string // label
 	links  []link
 }
@@ -78,11 +89,12 @@ type link struct{ label, point string }
 
 // chain takes a full backup and backups on it, on a cluster that is worked on,
 // and then looks at each.
-func chain(t *testing.T, major int, seed uint64) {
+func chain(t *testing.T, major int, seed uint64, source string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	rng := rand.New(rand.NewPCG(seed, uint64(major)))
 	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)]}, rng.IntN(2) == 0)
+	w.source = source
 	links := 3
 	if *soak > 0 {
 		links = 3 + rng.IntN(6)
@@ -151,7 +163,7 @@ func (w *world) backup(t *testing.T, ctx context.Context, rng *rand.Rand, kind, 
 		beside := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		all.Go(func() { w.work(busy, beside, 1000) })
 	}
-	args := []string{"backup", "--type", kind}
+	args := []string{"backup", "--type", kind, "--source", w.source}
 	if detect != "" {
 		args = append(args, "--detect", detect)
 	}
