@@ -88,7 +88,10 @@ type place struct {
 func (r *repository) chooseNode(ctx context.Context) (place, error) {
 	r.s.refresh(ctx)
 	state, agents := r.s.nodes()
-	set, work := r.s.settings(), r.conf().Work
+	return chooseNode(ctx, r.s.settings(), state, agents, r.conf().Work)
+}
+
+func chooseNode(ctx context.Context, set Settings, state cluster.State, agents map[string]agentState, work *repo.Repository) (place, error) {
 	here, _ := set.LocalStatus()
 	local := map[string]agentapi.Backup{}
 	n, err := state.Choose(set.From, func(n cluster.NodeState) error {
