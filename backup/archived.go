@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -131,15 +130,15 @@ func (b *run) segmentChanges(ctx context.Context, name pg.SegmentName, last bool
 			why = err.Error()
 		}
 	}
-	f, err := os.Open(filepath.Join(b.PGData, "pg_wal", string(name)))
+	f, err := b.Source.open(ctx, entry{path: "pg_wal/" + string(name), kind: kindFile})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, why, nil
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read WAL segment %s: %w", name, err)
 	}
-	defer f.Close()
-	r, err := wal.Examine(f, name, b.info.SegmentSize, wal.Options{SystemID: b.info.SystemID, Changes: true})
+	defer f.close()
+	r, err := wal.Examine(io.NewSectionReader(readerAtOf{ctx, f}, 0, f.size()), name, b.info.SegmentSize, wal.Options{SystemID: b.info.SystemID, Changes: true})
 	switch {
 	case last && r.Changes != nil && r.ValidTo >= b.start.LSN && (err == nil || errors.As(err, new(*wal.DamagedError))):
 		// What matters is there. Behind it the server writes, and a record of
@@ -151,6 +150,20 @@ func (b *run) segmentChanges(ctx context.Context, name pg.SegmentName, last bool
 		return nil, why + ", and in pg_wal its records end at " + r.ValidTo.String(), nil
 	}
 	return r.Changes, "", nil
+}
+
+// readerAtOf is a file as the standard library wants it.
+type readerAtOf struct {
+	ctx  context.Context
+	file file
+}
+
+func (r readerAtOf) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.file.readAt(r.ctx, p, off)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // mergeChanges adds up what the segments change. A record that crosses a

@@ -61,6 +61,7 @@ func (a *assembler) addRange(r *result) {
 		a.file = a.p.newPiece()
 	}
 	pc := r.pieces[0]
+	a.file.gone = a.file.gone || pc.gone
 	if !a.file.short {
 		a.file.crc = repo.CombineCRC(a.file.crc, pc.crc, pc.size)
 		a.file.crcUnknown = a.file.crcUnknown || pc.crcUnknown
@@ -75,7 +76,9 @@ func (a *assembler) addRange(r *result) {
 	}
 	switch {
 	case r.unit.last:
-		a.entry(r.unit.entry, r.unit.plan, a.file)
+		if !a.file.gone {
+			a.entry(r.unit.entry, r.unit.plan, a.file)
+		}
 		a.begun, a.file, a.beginnings = false, piece{}, 0
 	case !a.file.short && a.file.size-a.beginnings >= beginningBytes && r.unit.entry.size <= largestBeginning:
 		a.beginnings = a.file.size
@@ -196,8 +199,12 @@ func (a *assembler) parentChunk(i int, from *parentFile, c repo.Chunk) (repo.Chu
 type owners struct{ users, groups map[uint32]string }
 
 func newOwners() *owners {
-	return &owners{users: map[uint32]string{}, groups: map[uint32]string{}}
+	return &owners{users: map[uint32]string{noOwner: ""}, groups: map[uint32]string{noOwner: ""}}
 }
+
+// noOwner is the owner and group of a file whose owner is not known: the number
+// that chown(2) takes as "leave it".
+const noOwner = 1<<32 - 1
 
 func (o *owners) user(id uint32) string {
 	name, ok := o.users[id]

@@ -89,7 +89,7 @@ func (b *run) prepare(ctx context.Context) error {
 	if b.info, err = b.Server.Info(ctx); err != nil {
 		return err
 	}
-	if b.control, err = checkDataDir(ctx, b.PGData, b.info); err != nil {
+	if b.control, err = checkDataDir(ctx, b.Source, b.info); err != nil {
 		return err
 	}
 	for _, t := range b.targets {
@@ -225,7 +225,7 @@ func (b *run) copy(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.Log.Info("copying", zap.String("label", string(b.label)), zap.String("pgdata", b.PGData), zap.Int("workers", b.Workers))
+	b.Log.Info("copying", zap.String("label", string(b.label)), zap.String("pgdata", b.Source.pgdata()), zap.String("source", b.Source.name()), zap.Int("workers", b.Workers))
 	p, control, copyErr := b.copyFiles(ctx)
 
 	// Out of backup mode, also when ctx is cancelled.
@@ -260,7 +260,7 @@ func (b *run) copyFiles(ctx context.Context) (*pipeline, lastFile, error) {
 	b.keepJournals(ctx)
 	p := &pipeline{
 		planner: plan,
-		root:    b.PGData, targets: b.targets, workers: b.Workers, packSize: b.PackSize,
+		from:    b.Source, targets: b.targets, workers: b.Workers, packSize: b.PackSize,
 		progress: b.Progress, owners: newOwners(), log: b.Log,
 		readLimit: b.ReadLimit, uploadLimit: b.UploadLimit,
 	}
@@ -286,7 +286,7 @@ func (b *run) copyFiles(ctx context.Context) (*pipeline, lastFile, error) {
 	if err != nil {
 		return nil, lastFile{}, err
 	}
-	e, content, c, err := readControl(alive, b.PGData)
+	e, content, c, err := readControl(alive, b.Source)
 	if err == nil && c.SystemID != b.info.SystemID {
 		err = fmt.Errorf("pg_control changed its system identifier from %s to %s during the backup", b.info.SystemID, c.SystemID)
 	}
@@ -313,7 +313,7 @@ func (b *run) noteTablespace(e entry) {
 
 func (b *run) walker(quiet bool, emit func(entry) error) *walker {
 	return &walker{
-		root:       b.PGData,
+		from:       b.Source,
 		versionDir: "PG_" + strconv.Itoa(b.info.Major) + "_" + strconv.FormatUint(uint64(b.control.CatalogVersion), 10),
 		summaries:  b.info.Major >= 17,
 		log:        b.Log, quiet: quiet, emit: emit,
@@ -346,14 +346,15 @@ func (b *run) currentLSN(ctx context.Context) (pg.LSN, error) {
 // storeLast stores what is written after all files, pg_control as the very
 // last: a directory restored in this order is not a cluster before its end.
 func (b *run) storeLast(ctx context.Context, p *pipeline, control lastFile) error {
-	st, err := os.Stat(b.PGData)
+	root, err := b.Source.stat(ctx, ".")
 	if err != nil {
 		return fmt.Errorf("read the data directory: %w", err)
 	}
 	made := func(name string, data []byte) lastFile {
-		e := newEntry(name, kindFile, st)
+		e := root.entry
+		e.path, e.kind = name, kindFile
 		e.mode, e.mtime, e.size = 0o600, b.ended, int64(len(data))
-		if st.Mode().Perm()&0o050 != 0 { // initdb --allow-group-access
+		if root.mode&0o050 != 0 { // initdb --allow-group-access
 			e.mode = 0o640
 		}
 		return lastFile{entry: e, data: data}

@@ -222,7 +222,7 @@ func (c *cluster) options(repos ...*repo.Repository) Options {
 		c.epoch = append(c.epoch, r.Epoch(testSystem))
 	}
 	return Options{
-		Repos: repos, PGData: c.dir, Server: c, Workers: 2, PackSize: 4 << 20, Log: zaptest.NewLogger(c.t),
+		Repos: repos, Source: Local(c.dir), Server: c, Workers: 2, PackSize: 4 << 20, Log: zaptest.NewLogger(c.t),
 		ArchiveTimeout: 200 * time.Millisecond, Clock: c.clock,
 	}
 }

@@ -25,6 +25,9 @@
 // appends it to its own open pack in every repository. A repository that fails
 // drops out; the others go on.
 //
+// Files come from a [Source]: the disk of this machine, or the server itself,
+// over SQL. All else is the same for both.
+//
 // # Only what has changed
 //
 // A differential or incremental backup builds on a parent: it stores the pages

@@ -1,13 +1,16 @@
 package backup
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -54,4 +57,43 @@ func remap(m string, spaces map[string]string) []byte {
 		b.WriteString(oid + " " + path + "\n")
 	}
 	return []byte(b.String())
+}
+
+// Hooked is a source whose files tell before they are read, and whose pg_control
+// is torn at first.
+func Hooked(s Source, read func(path string, off int64)) Source {
+	return &hookedSource{Source: s, read: read}
+}
+
+type hookedSource struct {
+	Source
+	read     func(path string, off int64)
+	controls atomic.Int32
+}
+
+type hookedFile struct {
+	file
+	path string
+	read func(path string, off int64)
+}
+
+func (h *hookedSource) open(ctx context.Context, e entry) (file, error) {
+	f, err := h.Source.open(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return hookedFile{f, e.path, h.read}, nil
+}
+
+func (h *hookedSource) readFile(ctx context.Context, path string) ([]byte, error) {
+	b, err := h.Source.readFile(ctx, path)
+	if path == pg.ControlFile && h.controls.Add(1)%3 != 0 {
+		b[100]++
+	}
+	return b, err
+}
+
+func (f hookedFile) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	f.read(f.path, off)
+	return f.file.readAt(ctx, p, off)
 }

@@ -3,8 +3,6 @@ package backup
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"go.uber.org/zap"
@@ -16,7 +14,7 @@ import (
 // finish brings the backup into existence in every repository that is left:
 // its WAL, then the commit. The repositories do not wait for each other.
 func (b *run) finish(ctx context.Context) {
-	need, err := b.neededWAL()
+	need, err := b.neededWAL(ctx)
 	if err != nil {
 		for _, t := range b.targets {
 			t.fail(err)
@@ -43,7 +41,7 @@ func (b *run) finishOne(ctx context.Context, i int, t *target, need []walRange) 
 	lost := t.lease.Context()
 	defer context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })()
 
-	if err := putHistory(ctx, t, b.PGData, b.stop.Timeline, b.info.Major); err != nil {
+	if err := putHistory(ctx, t, b.Source, b.stop.Timeline, b.info.Major); err != nil {
 		return err
 	}
 	w := walWait{
@@ -67,11 +65,11 @@ func (b *run) finishOne(ctx context.Context, i int, t *target, need []walRange) 
 }
 
 // neededWAL is the WAL from start to stop.
-func (b *run) neededWAL() ([]walRange, error) {
+func (b *run) neededWAL(ctx context.Context) ([]walRange, error) {
 	var path []pg.TimelineSpan
 	if b.start.Timeline != b.stop.Timeline {
-		name := filepath.Join(b.PGData, "pg_wal", pg.HistoryName(b.stop.Timeline))
-		text, err := os.ReadFile(name)
+		name := "pg_wal/" + pg.HistoryName(b.stop.Timeline)
+		text, err := b.Source.readFile(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("read the history of timeline %d: %w", b.stop.Timeline, err)
 		}
@@ -123,8 +121,8 @@ func (b *run) header() repo.Header {
 		SegmentSize: b.info.SegmentSize, Timeline: b.stop.Timeline,
 		StartLSN: b.start.LSN, StopLSN: b.stop.LSN, Start: b.began.UTC(), Stop: b.ended.UTC(),
 		FromStandby: b.start.FromStandby, DataChecksums: b.control.DataChecksums,
-		BlockSize: b.control.BlockSize, PGData: b.PGData, Tablespaces: b.tablespaces,
-		Databases: headerDatabases(b.facts.Databases), Place: placeOf(b.PGData),
+		BlockSize: b.control.BlockSize, PGData: b.Source.pgdata(), Tablespaces: b.tablespaces,
+		Databases: headerDatabases(b.facts.Databases), Place: b.Source.place(),
 	}
 }
 
@@ -132,7 +130,7 @@ func (b *run) summary() repo.Summary {
 	return repo.Summary{
 		Start: b.began.UTC(), Stop: b.ended.UTC(), StartLSN: b.start.LSN, StopLSN: b.stop.LSN,
 		Timeline: b.stop.Timeline, SystemID: b.info.SystemID, PGVersion: b.info.Version,
-		SegmentSize: b.info.SegmentSize, FromStandby: b.start.FromStandby, Node: b.Node,
+		SegmentSize: b.info.SegmentSize, FromStandby: b.start.FromStandby, Node: b.Node, Source: b.Source.name(),
 		Annotations: b.Annotations, WalkeepVersion: b.Version,
 	}
 }

@@ -180,10 +180,10 @@ func TestUntouched(t *testing.T) {
 	st, err := os.Stat(filepath.Join(c.dir, "base/5/16384"))
 	require.NoError(t, err)
 	e := newEntry("base/5/16384", kindFile, st)
-	place := placeOf(c.dir)
+	place := Local(c.dir).place()
 	require.NotNil(t, place)
 	p := &planner{place: place, pgdata: c.dir}
-	parent := &parent{header: repo.Header{PGData: c.dir, Place: placeOf(c.dir), Start: e.ctime.Add(timeSlack + 1)}}
+	parent := &parent{header: repo.Header{PGData: c.dir, Place: Local(c.dir).place(), Start: e.ctime.Add(timeSlack + 1)}}
 	from := &parentFile{entry: repo.FileEntry{MTime: e.mtime, Size: e.size}}
 	if e.mtime.Nanosecond()%1e6 == 0 {
 		e.mtime = e.mtime.Add(1)

@@ -9,87 +9,54 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
-	"github.com/walkeep/walkeep/pg"
+	"golang.org/x/sys/unix"
+
 	"github.com/walkeep/walkeep/pg/server"
+	"github.com/walkeep/walkeep/repo"
 )
 
-// controlReads is how often a torn pg_control is read again, controlPause
-// apart. The server writes it with one write of 512 bytes or so.
-const (
-	controlReads = 20
-	controlPause = 20 * time.Millisecond
-)
+// Local is the data directory pgdata as a source, as this process sees it.
+func Local(pgdata string) Source { return local{root: pgdata} }
 
-// readControl reads pg_control as it is on disk, and what it says. Torn while
-// the server writes it, it is read again.
-func readControl(ctx context.Context, pgdata string) (entry, []byte, pg.Control, error) {
-	path := filepath.Join(pgdata, pg.ControlFile)
-	for n := 1; ; n++ {
-		st, err := os.Stat(path)
-		if err != nil {
-			return entry{}, nil, pg.Control{}, fmt.Errorf("read pg_control: %w", err)
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return entry{}, nil, pg.Control{}, fmt.Errorf("read pg_control: %w", err)
-		}
-		c, err := pg.ParseControl(b)
-		if err == nil {
-			return newEntry(pg.ControlFile, kindFile, st), b, c, nil
-		}
-		if !errors.Is(err, pg.ErrControlCRC) || n == controlReads {
-			return entry{}, nil, pg.Control{}, fmt.Errorf("read %s: %w", path, err)
-		}
-		if err := sleep(ctx, controlPause); err != nil {
-			return entry{}, nil, pg.Control{}, err
-		}
-	}
-}
+type local struct{ root string }
 
-// CheckDataDir returns an error unless pgdata is the data directory of the
-// server that info describes.
-func CheckDataDir(ctx context.Context, pgdata string, info server.Info) error {
-	_, err := checkDataDir(ctx, pgdata, info)
-	return err
-}
+func (l local) pgdata() string { return l.root }
 
-// checkDataDir makes sure that pgdata is the data directory of the server that
-// info describes, and not that of another node of the cluster, which has the
-// same system identifier and in part the same files.
-func checkDataDir(ctx context.Context, pgdata string, info server.Info) (pg.Control, error) {
-	_, _, c, err := readControl(ctx, pgdata)
+func (local) name() string { return "" }
+
+func (l local) full(path string) string { return filepath.Join(l.root, path) }
+
+// place is what tells a data directory from others; nil if that cannot be
+// found out.
+func (l local) place() *repo.Place {
+	host, err := os.Hostname()
 	if err != nil {
-		return c, err
+		return nil
 	}
-	wrong := func(format string, args ...any) error {
-		return fmt.Errorf("%s is not the data directory of the server that was connected to: %s", pgdata, fmt.Sprintf(format, args...))
+	var dir, version syscall.Stat_t
+	if syscall.Stat(l.root, &dir) != nil || syscall.Stat(l.full("PG_VERSION"), &version) != nil {
+		return nil
 	}
-	if c.SystemID != info.SystemID {
-		return c, wrong("its system identifier is %s, the server's is %s", c.SystemID, info.SystemID)
-	}
-	if c.Major() != info.Major {
-		return c, wrong("it is of version %d, the server of version %d", c.Major(), info.Major)
-	}
-	if c.BlockSize != pg.PageSize {
-		return c, fmt.Errorf("the server was built with a block size of %d bytes: only %d is supported", c.BlockSize, pg.PageSize)
-	}
-	running, err := postmasterDataDir(pgdata)
+	return &repo.Place{Host: host, Device: dir.Dev, Inode: dir.Ino, Born: version.Ino}
+}
+
+// belongs asks postmaster.pid.
+func (l local) belongs(_ context.Context, info server.Info) error {
+	running, err := postmasterDataDir(l.root)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return c, wrong("it has no postmaster.pid, so no server runs in it")
+		return wrongDir(l, "it has no postmaster.pid, so no server runs in it")
 	case err != nil:
-		return c, err
+		return err
 	case info.DataDirectory != "" && filepath.Clean(running) != filepath.Clean(info.DataDirectory):
 		// Both are paths as the server sees them; ours may differ, in a
 		// container beside it.
-		return c, wrong("its postmaster.pid belongs to a server that runs in %s, the server connected to runs in %s", running, info.DataDirectory)
+		return wrongDir(l, "its postmaster.pid belongs to a server that runs in %s, the server connected to runs in %s", running, info.DataDirectory)
 	}
-	if inRecovery := c.State == pg.StateArchiveRecovery || c.State == pg.StateCrashRecovery; inRecovery != info.InRecovery {
-		return c, wrong("pg_control says %q, but the server connected to is a %s", c.State, role(info.InRecovery))
-	}
-	return c, nil
+	return nil
 }
 
 // postmasterDataDir reads the second line of postmaster.pid: the data
@@ -112,21 +79,172 @@ func postmasterDataDir(pgdata string) (string, error) {
 	return "", fmt.Errorf("read postmaster.pid in %s: it has no second line", pgdata)
 }
 
-func role(inRecovery bool) string {
-	if inRecovery {
-		return "standby"
+func (l local) stat(_ context.Context, path string) (found, error) {
+	st, err := os.Stat(l.full(path))
+	if err != nil {
+		return found{}, err
 	}
-	return "primary"
+	return foundAs(path, st), nil
 }
 
-// sleep waits, or returns why ctx ended.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// foundAs is what a path that leads there is.
+func foundAs(path string, st fs.FileInfo) found {
+	switch {
+	case st.IsDir():
+		return found{entry: newEntry(path, kindDir, st), id: identityOf(st)}
+	case st.Mode().IsRegular():
+		return found{entry: newEntry(path, kindFile, st)}
 	}
+	return found{entry: entry{path: path}, leftOut: "neither file nor directory: left out"}
 }
+
+// localList is a directory. Only the names are held; what is there is looked at
+// when its turn has come.
+type localList struct {
+	nameList
+	from local
+	path string
+}
+
+func (l local) list(_ context.Context, path string) (listing, error) {
+	names, err := readNames(l.full(path))
+	return localList{names, l, path}, err
+}
+
+func (d localList) look(_ context.Context, i int) (found, error) {
+	path := below(d.path, d.at(i))
+	full := d.from.full(path)
+	st, err := os.Lstat(full)
+	if err != nil {
+		return found{}, err
+	}
+	linked := st.Mode()&fs.ModeSymlink != 0
+	if linked {
+		if st, err = os.Stat(full); err != nil {
+			return found{entry: entry{path: path}, leftOut: "link leads nowhere: left out"}, nil
+		}
+	}
+	f := foundAs(path, st)
+	f.linked = linked
+	return f, nil
+}
+
+func (l local) tablespace(_ context.Context, path string) (found, error) {
+	st, err := os.Lstat(l.full(path))
+	switch {
+	case err != nil:
+		return found{}, err
+	case st.IsDir():
+		return foundAs(path, st), nil
+	case st.Mode()&fs.ModeSymlink == 0:
+		return found{entry: entry{path: path}, leftOut: notATablespace}, nil
+	}
+	e := newEntry(path, kindLink, st)
+	e.link, err = os.Readlink(l.full(path))
+	return found{entry: e, linked: true}, err
+}
+
+func (l local) tablespaces(context.Context) (map[identity]bool, error) {
+	names, err := readNames(l.full("pg_tblspc"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all := map[identity]bool{}
+	for i := range names.len() {
+		p := l.full("pg_tblspc/" + names.at(i))
+		if st, err := os.Lstat(p); err != nil || st.Mode()&fs.ModeSymlink == 0 {
+			continue
+		}
+		if st, err := os.Stat(p); err == nil && st.IsDir() {
+			all[identityOf(st)] = true
+		}
+	}
+	return all, nil
+}
+
+func identityOf(st fs.FileInfo) identity {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return identity{}
+	}
+	return identity{device: sys.Dev, inode: sys.Ino}
+}
+
+func newEntry(path string, kind entryKind, st fs.FileInfo) entry {
+	e := entry{path: path, kind: kind, mode: uint32(st.Mode().Perm()), mtime: st.ModTime(), size: st.Size()}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		e.mode, e.uid, e.gid = sys.Mode&0o7777, sys.Uid, sys.Gid
+		e.ctime = time.Unix(sys.Ctim.Unix())
+	}
+	if kind != kindFile {
+		e.size = 0
+	}
+	return e
+}
+
+func (l local) readFile(_ context.Context, path string) ([]byte, error) {
+	return os.ReadFile(l.full(path))
+}
+
+// localFile is an open file, so that all who read it see the same one even when
+// another takes its name.
+type localFile struct {
+	fd     int
+	path   string
+	length int64
+}
+
+func (l local) open(_ context.Context, e entry) (file, error) {
+	f := &localFile{path: l.full(e.path)}
+	var err error
+	for {
+		// Not blocking: what was a file a moment ago may be a pipe now.
+		f.fd, err = unix.Open(f.path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", f.path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		f.close()
+		return nil, fmt.Errorf("stat %s: %w", f.path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.close()
+		return nil, fmt.Errorf("open %s: it is no regular file any more: %w", f.path, fs.ErrNotExist)
+	}
+	f.length = st.Size
+	return f, nil
+}
+
+func (f *localFile) size() int64 { return f.length }
+
+func (f *localFile) readAt(_ context.Context, p []byte, off int64) (int, error) {
+	n := 0
+	for n < len(p) {
+		k, err := unix.Pread(f.fd, p[n:], off+int64(n))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return n, fmt.Errorf("read %s at offset %d: %w", f.path, off+int64(n), err)
+		}
+		if k == 0 {
+			break
+		}
+		n += k
+	}
+	return n, nil
+}
+
+// willNeed lets the kernel read ahead while the workers compress what is before
+// it.
+func (f *localFile) willNeed(off, n int64) { _ = unix.Fadvise(f.fd, off, n, unix.FADV_WILLNEED) }
+
+func (f *localFile) close() { _ = unix.Close(f.fd) }

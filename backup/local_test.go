@@ -29,7 +29,7 @@ func TestPostmasterDataDir(t *testing.T) {
 func TestReadControlGivesUp(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
-	_, _, _, err := readControl(ctx, dir)
+	_, _, _, err := readControl(ctx, Local(dir))
 	require.ErrorIs(t, err, os.ErrNotExist)
 
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "global"), 0o700))
@@ -38,6 +38,6 @@ func TestReadControlGivesUp(t *testing.T) {
 	torn[8] = 1300 & 0xff
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "global/pg_control"), torn, 0o600))
 	cancel()
-	_, _, _, err = readControl(ctx, dir)
+	_, _, _, err = readControl(ctx, Local(dir))
 	require.ErrorIs(t, err, context.Canceled)
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sort"
 )
 
 // nameList holds the names of one directory in byte order. A million names
@@ -50,9 +49,3 @@ func (l nameList) bytes(n uint64) []byte { return l.blob[n>>16 : n>>16+n&0xffff]
 func (l nameList) len() int { return len(l.names) }
 
 func (l nameList) at(i int) string { return string(l.bytes(l.names[i])) }
-
-func (l nameList) has(name string) bool {
-	want := []byte(name)
-	i := sort.Search(len(l.names), func(i int) bool { return bytes.Compare(l.bytes(l.names[i]), want) >= 0 })
-	return i < len(l.names) && bytes.Equal(l.bytes(l.names[i]), want)
-}

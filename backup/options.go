@@ -52,11 +52,11 @@ const (
 	mostDefaultWorkers = 8
 )
 
-// Options of Run. Repos, PGData and Server are required.
+// Options of Run. Repos, Source and Server are required.
 type Options struct {
 	Repos  []*repo.Repository // 1 to 4, with different names
-	PGData string             // the data directory, as this process sees it
-	Server Server             // the server that runs in PGData
+	Source Source             // the data directory
+	Server Server             // the server that runs in it
 	// Primary is the primary when Server is a standby, so that it can be asked
 	// to end the segment that the backup's end is in; nil if it is not known.
 	Primary Switcher
@@ -68,8 +68,8 @@ type Options struct {
 	Detect      Detect
 	Annotations map[string]string // kept in the summary
 
-	// Workers is the number of units read and compressed at a time. 0: the
-	// number of processors, at most 8.
+	// Workers is the number of units read and compressed at a time. 0:
+	// DefaultWorkers.
 	Workers int
 	// SpreadCheckpoint lets the server take its time for the checkpoint that
 	// a backup begins with, minutes maybe, instead of making it at once.
@@ -80,7 +80,7 @@ type Options struct {
 	// PackSize is the size in bytes at which a pack is closed. 0:
 	// repo.DefaultPackSize.
 	PackSize int64
-	// ReadLimit is how fast PGDATA is read, UploadLimit how fast the data of
+	// ReadLimit is how fast the data directory is read, UploadLimit how fast the data of
 	// files is sent, to all repositories together: see Limit. nil: no limit.
 	ReadLimit, UploadLimit *rate.Limiter
 	// JournalEvery is how often at most it is noted what a later backup can
@@ -97,11 +97,14 @@ type Options struct {
 	Clock    func() time.Time // nil: time.Now
 }
 
+// DefaultWorkers is the number of processors, at most 8.
+func DefaultWorkers() int { return min(runtime.GOMAXPROCS(0), mostDefaultWorkers) }
+
 func (o Options) withDefaults() (Options, error) {
 	switch {
 	case len(o.Repos) == 0:
 		return o, errors.New("backup: no repository")
-	case o.PGData == "":
+	case o.Source == nil:
 		return o, errors.New("backup: no data directory")
 	case o.Server == nil:
 		return o, errors.New("backup: no server")
@@ -124,7 +127,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("backup: %d repositories (expected up to %d)", len(o.Repos), maxTargets)
 	}
 	if o.Workers == 0 {
-		o.Workers = min(runtime.GOMAXPROCS(0), mostDefaultWorkers)
+		o.Workers = DefaultWorkers()
 	}
 	if o.ArchiveTimeout == 0 {
 		o.ArchiveTimeout = DefaultArchiveTimeout

@@ -58,7 +58,7 @@ func pauseBetween(ctx context.Context, n int) error {
 
 // readerAt reads like io.ReaderAt, but a short read at the end of the file is
 // no error.
-type readerAt func(p []byte, off int64) (int, error)
+type readerAt func(ctx context.Context, p []byte, off int64) (int, error)
 
 // check verifies the whole pages in buf, which were read at off from a
 // relation file, and reads suspicious ones again into their place. It returns
@@ -80,7 +80,7 @@ func (c *pageChecker) check(ctx context.Context, buf []byte, off int64, segment 
 		if err := c.pause(ctx, n); err != nil {
 			return nil, 0, err
 		}
-		if suspects, keep, err = c.readAgain(suspects, buf[:keep], off, first, read); err != nil {
+		if suspects, keep, err = c.readAgain(ctx, suspects, buf[:keep], off, first, read); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -92,12 +92,12 @@ func (c *pageChecker) check(ctx context.Context, buf []byte, off int64, segment 
 }
 
 // readAgain reads the suspects once more and returns those that are still bad.
-func (c *pageChecker) readAgain(suspects []uint32, buf []byte, off int64, first uint32, read readerAt) ([]uint32, int, error) {
+func (c *pageChecker) readAgain(ctx context.Context, suspects []uint32, buf []byte, off int64, first uint32, read readerAt) ([]uint32, int, error) {
 	var still []uint32
 	for _, block := range suspects {
 		at := int(block-first) * pg.PageSize
 		page := buf[at : at+pg.PageSize]
-		n, err := read(page, off+int64(at))
+		n, err := read(ctx, page, off+int64(at))
 		if err != nil {
 			return nil, 0, err
 		}

@@ -50,7 +50,7 @@ func TestPageChecker(t *testing.T) {
 		return b
 	}
 	reads := func(contents ...[]byte) readerAt {
-		return func(p []byte, at int64) (int, error) {
+		return func(_ context.Context, p []byte, at int64) (int, error) {
 			now := contents[0]
 			if len(contents) > 1 {
 				contents = contents[1:]

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"go.uber.org/zap"
@@ -101,8 +99,8 @@ func (t *target) note(log *zap.Logger, text string) {
 func (b *run) lineage(ctx context.Context) (lineage, error) {
 	l := lineage{major: b.info.Major, kind: b.Type, history: pg.History{Timeline: b.info.Timeline}}
 	if b.info.Timeline > 1 {
-		name := filepath.Join(b.PGData, "pg_wal", pg.HistoryName(b.info.Timeline))
-		text, err := os.ReadFile(name)
+		name := "pg_wal/" + pg.HistoryName(b.info.Timeline)
+		text, err := b.Source.readFile(ctx, name)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return l, fmt.Errorf("read the history of timeline %d: %w", b.info.Timeline, err)
 		}
@@ -266,7 +264,7 @@ func (b *run) planner(ctx context.Context) (*planner, error) {
 }
 
 func (b *run) newPlanner(targets []*target) *planner {
-	p := &planner{targets: targets, now: map[uint32]uint32{}, place: placeOf(b.PGData), pgdata: b.PGData}
+	p := &planner{targets: targets, now: map[uint32]uint32{}, place: b.Source.place(), pgdata: b.Source.pgdata()}
 	for _, d := range b.facts.Databases {
 		p.now[d.OID] = d.XMin
 	}

@@ -2,13 +2,13 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -21,7 +21,7 @@ import (
 // a fixed number of units is between the walk and the manifest, so memory does
 // not grow with the cluster.
 type pipeline struct {
-	root     string
+	from     Source
 	targets  []*target
 	workers  int
 	packSize int64
@@ -203,12 +203,14 @@ func (d *dispatcher) flush(ctx context.Context) error {
 // large opens a file and cuts it into ranges. What it grows by after that is
 // left to replay.
 func (d *dispatcher) large(ctx context.Context, e entry, plan *filePlan) error {
-	path := filepath.Join(d.p.root, e.path)
-	fd, size, err := openFile(path)
-	if err != nil || fd < 0 {
+	opened, err := d.p.from.open(ctx, e)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	src := &source{fd: fd, path: path}
+	src, size := &sharedFile{file: opened}, opened.size()
 	src.refs.Store(1)
 	defer src.release()
 	for off := int64(0); ; {
@@ -216,9 +218,7 @@ func (d *dispatcher) large(ctx context.Context, e entry, plan *filePlan) error {
 		last := off+n == size
 		src.refs.Add(1)
 		if plan == nil || plan.changed == nil {
-			// The kernel reads this ahead while the workers compress what is
-			// before it.
-			_ = unix.Fadvise(fd, off, n, unix.FADV_WILLNEED)
+			src.willNeed(off, n)
 		}
 		if err := d.send(ctx, &unit{file: src, entry: e, plan: plan, off: off, length: n, last: last}); err != nil {
 			src.release()
@@ -301,7 +301,7 @@ func (p *pipeline) storeLast(ctx context.Context, files []lastFile) error {
 			p.done(int64(n))
 			rest = rest[n:]
 		}
-		asm.add(&result{unit: &unit{file: &source{}, entry: f.entry, last: true}, pieces: []piece{pc}})
+		asm.add(&result{unit: &unit{file: &sharedFile{}, entry: f.entry, last: true}, pieces: []piece{pc}})
 	}
 	return nil
 }

@@ -2,11 +2,8 @@ package backup
 
 import (
 	"encoding/binary"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/walkeep/walkeep/pg"
@@ -169,20 +166,6 @@ func (p *planner) untouched(e entry, parent *parent, from *parentFile) bool {
 		parent.header.PGData == p.pgdata &&
 		e.mtime.Equal(from.entry.MTime) && e.mtime.Nanosecond()%1e6 != 0 && // else a coarse clock
 		e.ctime.Before(parent.header.Start.Add(-timeSlack))
-}
-
-// placeOf is what tells a data directory from others; nil if that cannot be
-// found out.
-func placeOf(pgdata string) *repo.Place {
-	host, err := os.Hostname()
-	if err != nil {
-		return nil
-	}
-	var dir, version syscall.Stat_t
-	if syscall.Stat(pgdata, &dir) != nil || syscall.Stat(filepath.Join(pgdata, "PG_VERSION"), &version) != nil {
-		return nil
-	}
-	return &repo.Place{Host: host, Device: dir.Dev, Inode: dir.Ino, Born: version.Ino}
 }
 
 // databasesOf are the databases of a manifest's header, OID to XMin.

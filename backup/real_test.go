@@ -88,7 +88,7 @@ func (w *world) load() (stop func()) {
 
 func (w *world) options(s *postgres.Server) backup.Options {
 	return backup.Options{
-		Repos: []*repo.Repository{w.repo}, PGData: s.DataDir, Server: w.connect(s), Workers: 2, PackSize: 4 << 20,
+		Repos: []*repo.Repository{w.repo}, Source: backup.Local(s.DataDir), Server: w.connect(s), Workers: 2, PackSize: 4 << 20,
 		ArchiveTimeout: time.Minute, Log: zaptest.NewLogger(w.t), Node: s.Name,
 	}
 }

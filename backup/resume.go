@@ -202,8 +202,8 @@ func (b *run) refusesRemains(ctx context.Context, h repo.Header) (string, error)
 		}
 		b.line = l.line
 	}
-	place := placeOf(b.PGData)
-	here := place != nil && h.Place != nil && *place == *h.Place && h.PGData == b.PGData
+	place := b.Source.place()
+	here := place != nil && h.Place != nil && *place == *h.Place && h.PGData == b.Source.pgdata()
 	switch {
 	case !b.line.Holds(h.Timeline, h.StopLSN):
 		return fmt.Sprintf("it had come to %s on timeline %d, which is not in the past of timeline %d that the server is on", h.StopLSN, h.Timeline, b.line.Timeline()), nil

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/walkeep/walkeep/pg"
 )
 
 // entryKind is what an entry will be in the backup.
@@ -45,11 +45,11 @@ type entry struct {
 	ctime time.Time
 }
 
-// walker goes through a PGDATA in the order of the manifest: depth first, the
-// names of each directory in byte order. In memory are only the names of the
-// directories that it is inside of.
+// walker goes through a data directory in the order of the manifest: depth
+// first, the names of each directory in byte order. In memory are only the
+// listings of the directories that it is inside of.
 type walker struct {
-	root string
+	from Source
 	// versionDir is the one directory inside a tablespace that belongs to
 	// this server, "PG_15_202209061".
 	versionDir string
@@ -61,8 +61,8 @@ type walker struct {
 
 	// tablespaces are directories that are reached through a link under
 	// pg_tblspc as well: their contents belong there, and only there.
-	tablespaces []fs.FileInfo
-	inside      []fs.FileInfo // the directories that were entered, outermost first
+	tablespaces map[identity]bool
+	inside      []identity // the directories that were entered, outermost first
 }
 
 // walk calls emit for everything that belongs to the backup, the root as "."
@@ -70,57 +70,34 @@ type walker struct {
 // emit's first error. Files and directories that vanish during the walk are no
 // error.
 func (w *walker) walk(ctx context.Context) error {
-	if err := w.findTablespaces(); err != nil {
-		return err
+	var err error
+	if w.tablespaces, err = w.from.tablespaces(ctx); err != nil {
+		return fmt.Errorf("read the tablespace links: %w", err)
 	}
-	st, err := os.Stat(w.root)
+	root, err := w.from.stat(ctx, ".")
 	if err != nil {
 		return fmt.Errorf("read the data directory: %w", err)
 	}
-	if err := w.emit(newEntry(".", kindDir, st)); err != nil {
+	if err := w.emit(root.entry); err != nil {
 		return err
 	}
-	return w.dir(ctx, "", st)
-}
-
-// findTablespaces remembers which directories the links point to, so that one
-// that lies inside PGDATA is not copied twice.
-func (w *walker) findTablespaces() error {
-	names, err := readNames(filepath.Join(w.root, "pg_tblspc"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the tablespace links: %w", err)
-	}
-	for i := range names.len() {
-		p := filepath.Join(w.root, "pg_tblspc", names.at(i))
-		if l, err := os.Lstat(p); err != nil || l.Mode()&fs.ModeSymlink == 0 {
-			continue
-		}
-		if st, err := os.Stat(p); err == nil && st.IsDir() {
-			w.tablespaces = append(w.tablespaces, st)
-		}
-	}
-	return nil
+	return w.dir(ctx, "", root.id)
 }
 
 // dir walks the contents of one directory.
-func (w *walker) dir(ctx context.Context, path string, st fs.FileInfo) error {
-	for _, up := range w.inside {
-		if os.SameFile(up, st) {
-			w.warn("link leads back to a directory above it: left out", path)
-			return nil
-		}
+func (w *walker) dir(ctx context.Context, path string, id identity) error {
+	if slices.Contains(w.inside, id) {
+		w.warn("link leads back to a directory above it: left out", path)
+		return nil
 	}
-	names, err := readNames(filepath.Join(w.root, path))
+	names, err := w.from.list(ctx, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read the data directory: %w", err)
 	}
-	w.inside = append(w.inside, st)
+	w.inside = append(w.inside, id)
 	defer func() { w.inside = w.inside[:len(w.inside)-1] }()
 
 	isDB := isDatabaseDir(path)
@@ -137,57 +114,52 @@ func (w *walker) dir(ctx context.Context, path string, st fs.FileInfo) error {
 		if pages {
 			rel, isRel = parseRelFile(name)
 		}
-		if isRel && rel.fork != forkInit && names.has(rel.number+"_init") {
+		if isRel && rel.fork != forkInit && hasName(names, rel.number+"_init") {
 			continue // unlogged: the server makes it anew from its init fork
 		}
-		p := name
-		if path != "" {
-			p = path + "/" + name
+		switch p := below(path, name); {
+		case p == pg.ControlFile:
+		case path == "pg_tblspc":
+			err = w.tablespace(ctx, p, name)
+		default:
+			err = w.one(ctx, names, i, p, isRel, rel)
 		}
-		if p == "global/pg_control" {
-			continue
-		}
-		if err := w.one(ctx, p, name, isRel, rel); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// below is a name in a directory of the data directory; "" or "." is itself.
+func below(dir, name string) string {
+	if dir == "" || dir == "." {
+		return name
+	}
+	return dir + "/" + name
+}
+
 // one handles one name.
-func (w *walker) one(ctx context.Context, path, name string, isRel bool, rel relFile) error {
-	full := filepath.Join(w.root, path)
-	st, err := os.Lstat(full)
+func (w *walker) one(ctx context.Context, names listing, i int, path string, isRel bool, rel relFile) error {
+	f, err := names.look(ctx, i)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read the data directory: %w", err)
 	}
-	if strings.HasPrefix(path, "pg_tblspc/") && strings.Count(path, "/") == 1 {
-		return w.tablespace(ctx, path, full, st)
-	}
-	link := st.Mode()&fs.ModeSymlink != 0
-	if link {
-		if st, err = os.Stat(full); err != nil {
-			w.warn("link leads nowhere: left out", path)
-			return nil
-		}
-	}
 	switch {
-	case st.IsDir():
-		return w.subdir(ctx, path, name, st, link)
-	case st.Mode().IsRegular():
-		if link {
-			w.warn("link to a file: its contents are stored in its place", path)
-		}
-		e := newEntry(path, kindFile, st)
-		e.relation, e.segment, e.fork = isRel, rel.segment, rel.fork
-		return w.emit(e)
-	default:
-		w.warn("neither file nor directory: left out", path)
+	case f.leftOut != "":
+		w.warn(f.leftOut, path)
 		return nil
+	case f.kind == kindDir:
+		return w.subdir(ctx, f)
 	}
+	if f.linked {
+		w.warn("link to a file: its contents are stored in its place", path)
+	}
+	f.relation, f.segment, f.fork = isRel, rel.segment, rel.fork
+	return w.emit(f.entry)
 }
 
 // serverDirs are the directories that PostgreSQL itself keeps data in.
@@ -197,32 +169,30 @@ var serverDirs = map[string]bool{
 	"pg_xact": true,
 }
 
-func (w *walker) subdir(ctx context.Context, path, name string, st fs.FileInfo, link bool) error {
-	e := newEntry(path, kindDir, st)
-	top, _, _ := strings.Cut(path, "/")
+func (w *walker) subdir(ctx context.Context, f found) error {
+	top, _, _ := strings.Cut(f.path, "/")
+	name := f.path[strings.LastIndexByte(f.path, '/')+1:]
 	switch {
 	case emptiedDirs[name]:
-		return w.emit(e)
-	case path == "pg_wal":
-		return w.walDir(e)
-	case link && !serverDirs[top]:
+		return w.emit(f.entry)
+	case f.path == "pg_wal":
+		return w.walDir(f.entry)
+	case f.linked && !serverDirs[top]:
 		// Logs and the like that the administrator moved away. What the
 		// server cannot do without is followed, unlike in pg_basebackup,
 		// whose backup would not start.
-		w.warn("link to a directory that is not PostgreSQL's own: left out", path)
+		w.warn("link to a directory that is not PostgreSQL's own: left out", f.path)
 		return nil
-	case link:
-		w.warn("link to a directory: its contents are stored in its place", path)
+	case f.linked:
+		w.warn("link to a directory: its contents are stored in its place", f.path)
 	}
-	if err := w.emit(e); err != nil {
+	if err := w.emit(f.entry); err != nil {
 		return err
 	}
-	for _, t := range w.tablespaces {
-		if os.SameFile(t, st) {
-			return nil // its contents come under pg_tblspc
-		}
+	if w.tablespaces[f.id] {
+		return nil // its contents come under pg_tblspc
 	}
-	return w.dir(ctx, path, st)
+	return w.dir(ctx, f.path, f.id)
 }
 
 // walDir keeps pg_wal and what the server wants to find in it, all empty: WAL
@@ -239,61 +209,47 @@ func (w *walker) walDir(e entry) error {
 	return w.emit(e)
 }
 
+const notATablespace = "not a tablespace: left out"
+
 // tablespace handles one name in pg_tblspc: a link, or, with
 // allow_in_place_tablespaces, a directory.
-func (w *walker) tablespace(ctx context.Context, path, full string, st fs.FileInfo) error {
-	link := st.Mode()&fs.ModeSymlink != 0
-	if !link && !st.IsDir() || !allDigits(filepath.Base(path)) || filepath.Base(path)[0] == '0' {
-		w.warn("not a tablespace: left out", path)
+func (w *walker) tablespace(ctx context.Context, path, name string) error {
+	if !allDigits(name) || name[0] == '0' {
+		w.warn(notATablespace, path)
 		return nil
 	}
-	e := newEntry(path, kindDir, st)
-	if link {
-		e.kind = kindLink
-		target, err := os.Readlink(full)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the tablespace links: %w", err)
-		}
-		e.link = target
+	f, err := w.from.tablespace(ctx, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the tablespace links: %w", err)
+	case f.leftOut != "":
+		w.warn(f.leftOut, path)
+		return nil
 	}
-	if err := w.emit(e); err != nil {
+	if err := w.emit(f.entry); err != nil {
 		return err
 	}
-	version := path + "/" + w.versionDir
-	vst, err := os.Lstat(filepath.Join(w.root, version))
+	version, err := w.from.stat(ctx, path+"/"+w.versionDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read tablespace %s: %w", filepath.Base(path), err)
+		return fmt.Errorf("read tablespace %s: %w", name, err)
 	}
-	if !vst.IsDir() {
-		w.warn("not a directory: left out", version)
+	if version.kind != kindDir || version.leftOut != "" {
+		w.warn("not a directory: left out", path+"/"+w.versionDir)
 		return nil
 	}
-	if err := w.emit(newEntry(version, kindDir, vst)); err != nil {
+	if err := w.emit(version.entry); err != nil {
 		return err
 	}
-	return w.dir(ctx, version, vst)
+	return w.dir(ctx, version.path, version.id)
 }
 
 func (w *walker) warn(why, path string) {
 	if !w.quiet {
 		w.log.Warn(why, zap.String("path", path))
 	}
-}
-
-func newEntry(path string, kind entryKind, st fs.FileInfo) entry {
-	e := entry{path: path, kind: kind, mode: uint32(st.Mode().Perm()), mtime: st.ModTime(), size: st.Size()}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		e.mode, e.uid, e.gid = sys.Mode&0o7777, sys.Uid, sys.Gid
-		e.ctime = time.Unix(sys.Ctim.Unix())
-	}
-	if kind != kindFile {
-		e.size = 0
-	}
-	return e
 }

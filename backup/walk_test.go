@@ -33,7 +33,7 @@ func tree(t *testing.T, root string, paths ...string) {
 func walked(t *testing.T, root string) (entries, warnings []string) {
 	t.Helper()
 	core, logs := observer.New(zapcore.WarnLevel)
-	w := walker{root: root, versionDir: "PG_15_202209061", log: zap.New(core), emit: func(e entry) error {
+	w := walker{from: Local(root), versionDir: "PG_15_202209061", log: zap.New(core), emit: func(e entry) error {
 		s := e.path
 		switch e.kind {
 		case kindDir:
@@ -182,9 +182,9 @@ func TestNameList(t *testing.T) {
 	for i := 1; i < l.len(); i++ {
 		require.Less(t, l.at(i-1), l.at(i))
 	}
-	require.True(t, l.has("0"))
-	require.True(t, l.has(fmt.Sprint(n-1)))
-	require.False(t, l.has(fmt.Sprint(n)))
-	require.False(t, l.has("zzz"))
-	require.False(t, l.has(""))
+	require.True(t, hasName(l, "0"))
+	require.True(t, hasName(l, fmt.Sprint(n-1)))
+	require.False(t, hasName(l, fmt.Sprint(n)))
+	require.False(t, hasName(l, "zzz"))
+	require.False(t, hasName(l, ""))
 }

@@ -1,13 +1,13 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -147,7 +147,7 @@ func segmentList(s []pg.SegmentName) string {
 
 // putHistory makes sure that the history file of the backup's timeline is in
 // the repository, without which recovery cannot follow it.
-func putHistory(ctx context.Context, t *target, pgdata string, tl pg.Timeline, major int) error {
+func putHistory(ctx context.Context, t *target, from Source, tl pg.Timeline, major int) error {
 	if tl <= 1 {
 		return nil
 	}
@@ -157,28 +157,15 @@ func putHistory(ctx context.Context, t *target, pgdata string, tl pg.Timeline, m
 	if err != nil && !missing {
 		return err
 	}
-	f, err := os.Open(filepath.Join(pgdata, "pg_wal", name.Name))
+	b, err := from.readFile(ctx, "pg_wal/"+name.Name)
 	if errors.Is(err, os.ErrNotExist) && !missing {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("history file of timeline %d: archive it from the data directory: %w", tl, err)
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	const most = 1 << 20
-	if st.Size() > most {
-		return fmt.Errorf("%s has %d bytes: not a history file", f.Name(), st.Size())
-	}
-	b := make([]byte, st.Size())
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return fmt.Errorf("read %s: %w", f.Name(), err)
-	}
 	if _, err := pg.ParseHistory(tl, b); err != nil {
-		return fmt.Errorf("%s: %w", f.Name(), err)
+		return fmt.Errorf("%s: %w", name.Name, err)
 	}
 	sum := sha256.Sum256(b)
 	if !missing {
@@ -189,8 +176,8 @@ func putHistory(ctx context.Context, t *target, pgdata string, tl pg.Timeline, m
 	}
 	err = t.epoch.PutWAL(ctx, repo.WALHead{
 		Kind: repo.WALKind(pg.FileHistory), Name: name.Name, SystemID: t.epoch.SystemID(), Timeline: tl,
-		PGMajor: major, SHA256: hex.EncodeToString(sum[:]), Length: st.Size(),
-	}, f)
+		PGMajor: major, SHA256: hex.EncodeToString(sum[:]), Length: int64(len(b)),
+	}, bytes.NewReader(b))
 	if err != nil && !errors.Is(err, repo.ErrExists) {
 		return fmt.Errorf("archive %s: %w", name.Name, err)
 	}

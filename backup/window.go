@@ -20,7 +20,7 @@ func (w *worker) window(ctx context.Context, e entry, plan *filePlan, off int64,
 	if err := wait(ctx, w.p.readLimit, n); err != nil {
 		return err
 	}
-	got, err := read(w.buf[:n], off)
+	got, err := read(ctx, w.buf[:n], off)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (w *worker) reread(ctx context.Context, e entry, plan *filePlan, needed []t
 		if err := wait(ctx, w.p.readLimit, to-from); err != nil {
 			return err
 		}
-		got, err := read(w.buf[from:to], at)
+		got, err := read(ctx, w.buf[from:to], at)
 		if err != nil {
 			return err
 		}

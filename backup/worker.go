@@ -2,11 +2,10 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"io/fs"
 
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/repo"
@@ -113,13 +112,31 @@ func (p *pipeline) newPiece() piece { return piece{parts: make([][]part, len(p.t
 
 // doRange reads a range of a large file.
 func (w *worker) doRange(ctx context.Context, u *unit, pc *piece) error {
+	read := reader{from: u.file}
 	for pc.size < u.length && !pc.short {
 		n := min(chunkSize, u.length-pc.size)
-		if err := w.window(ctx, u.entry, u.plan, u.off+pc.size, int(n), pc, u.file.readAt); err != nil {
+		if err := w.window(ctx, u.entry, u.plan, u.off+pc.size, int(n), pc, read.at); err != nil {
 			return err
 		}
 	}
+	pc.gone = read.gone && u.off+pc.size == 0
 	return nil
+}
+
+// reader reads a file for one unit. A file that vanishes while it is read ends
+// there: its removal is in the WAL, and replay repeats it.
+type reader struct {
+	from file
+	gone bool
+}
+
+func (r *reader) at(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := r.from.readAt(ctx, p, off)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.gone = true
+		return 0, nil
+	}
+	return n, err
 }
 
 // doBatch reads small files into shared chunks. One that has grown meanwhile
@@ -147,23 +164,23 @@ func (w *worker) doBatch(ctx context.Context, u *unit, r *result) error {
 
 // smallFile reads one file of a batch.
 func (w *worker) smallFile(ctx context.Context, e entry, plan *filePlan, pc *piece) error {
-	path := filepath.Join(w.p.root, e.path)
-	fd, size, err := openFile(path)
-	if err != nil {
-		return err
-	}
-	if fd < 0 {
+	f, err := w.p.from.open(ctx, e)
+	if errors.Is(err, fs.ErrNotExist) {
 		pc.gone = true
 		return nil
 	}
-	defer unix.Close(fd)
-	read := func(p []byte, off int64) (int, error) { return readAt(fd, path, p, off) }
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	read, size := reader{from: f}, f.size()
 	for pc.size < size && !pc.short {
 		n := min(chunkSize, size-pc.size)
-		if err := w.window(ctx, e, plan, pc.size, int(n), pc, read); err != nil {
+		if err := w.window(ctx, e, plan, pc.size, int(n), pc, read.at); err != nil {
 			return err
 		}
 	}
+	pc.gone = read.gone && pc.size == 0
 	return nil
 }
 

@@ -17,6 +17,8 @@ type Node struct {
 	// PGData is the data directory as configured; "" asks the server. It is
 	// looked at only where it exists on this machine.
 	PGData string
+	// Agent is the URL of the agent beside the server, "" if there is none.
+	Agent string
 }
 
 // Options of Run.
@@ -24,6 +26,8 @@ type Options struct {
 	Cluster string
 	Nodes   []Node
 	Repos   []*repo.Repository
+	// OverSQL says when backups are read over SQL.
+	OverSQL OverSQL
 	// NoSwitch leaves out the forced WAL switch and the wait for its arrival.
 	NoSwitch bool
 	// ArchiveTimeout is how long the switched segment may take to arrive in
@@ -88,6 +92,7 @@ func Run(ctx context.Context, o Options) Report {
 	for _, n := range nodes {
 		n.checkSettings(len(nodes))
 	}
+	o.checkReading(ctx, nodes)
 	for _, p := range repos {
 		p.checkEpoch(ctx, nodes)
 	}

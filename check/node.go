@@ -18,6 +18,9 @@ type node struct {
 	Section
 	conn *server.Conn // nil if there is none
 	info server.Info  // valid if known
+	of    Node
+	// files: its data directory is here, or it has an agent.
+	files bool
 	// known says that info could be read.
 	known bool
 }
@@ -30,7 +33,7 @@ func (n *node) close(ctx context.Context) {
 
 // checkNode does what concerns one node alone, but for its settings.
 func (o Options) checkNode(ctx context.Context, of Node) *node {
-	n := &node{Section: Section{Kind: KindNode, Name: of.Name}}
+	n := &node{Section: Section{Kind: KindNode, Name: of.Name}, of: of, files: of.Agent != ""}
 	connectCtx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := server.Connect(connectCtx, of.ConnInfo, o.Log)
@@ -69,6 +72,11 @@ func (n *node) role() string {
 	return "primary"
 }
 
+// grantAdvice says how to grant one privilege.
+func grantAdvice(p server.Privilege) string {
+	return fmt.Sprintf("As a superuser, on the primary, in the database that conninfo names: %s", p.Grant)
+}
+
 func (n *node) checkPrivileges(ctx context.Context) {
 	privileges, err := n.conn.Privileges(ctx)
 	if err != nil {
@@ -77,7 +85,7 @@ func (n *node) checkPrivileges(ctx context.Context) {
 	}
 	granted := 0
 	for _, p := range privileges {
-		switch advice := fmt.Sprintf("As a superuser, on the primary, in the database that conninfo names: %s", p.Grant); {
+		switch advice := grantAdvice(p); {
 		case p.Granted:
 			granted++
 		case p.Required:
@@ -122,6 +130,7 @@ func (n *node) checkDataDir(ctx context.Context, of Node) {
 	case err != nil:
 		n.failErr("pgdata", err, "Correct pgdata or conninfo of the node: they belong to two different servers.")
 	default:
+		n.files = true
 		n.ok("pgdata", "%s", dir)
 	}
 }

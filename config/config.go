@@ -77,6 +77,10 @@ type Postgres struct {
 	// BackupFrom says which server backups are read from: prefer-standby (the
 	// default), standby or primary.
 	BackupFrom BackupFrom `yaml:"backup-from,omitempty"`
+	// BackupSource says how backups read the data directory: files, by an agent or
+	// where it is on this machine; sql, through the server; or auto (the
+	// default), over SQL where no node has its files read.
+	BackupSource BackupSource `yaml:"backup-source,omitempty"`
 }
 
 // Node is one PostgreSQL server.
@@ -221,4 +225,14 @@ const (
 	PreferStandby BackupFrom = "prefer-standby"
 	FromStandby   BackupFrom = "standby"
 	FromPrimary   BackupFrom = "primary"
+)
+
+// BackupSource says how backups read the data directory.
+type BackupSource string
+
+// The values of backup-source.
+const (
+	SourceAuto  BackupSource = "auto"
+	SourceFiles BackupSource = "files"
+	SourceSQL   BackupSource = "sql"
 )

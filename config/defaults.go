@@ -33,6 +33,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Backup.Workers, cores)
 	setDefault(&c.Restore.Workers, cores)
 	setDefault(&c.Postgres.BackupFrom, PreferStandby)
+	setDefault(&c.Postgres.BackupSource, SourceAuto)
 	for i := range c.Postgres.Nodes {
 		setDefault(&c.Postgres.Nodes[i].Name, fmt.Sprintf("node%d", i+1))
 	}

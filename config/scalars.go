@@ -262,6 +262,21 @@ func (f *BackupFrom) UnmarshalText(b []byte) error {
 	return errors.New("unknown value")
 }
 
+func (*BackupSource) expects() string { return "auto, files or sql" }
+
+// UnmarshalText accepts the values of backup-source.
+func (s *BackupSource) UnmarshalText(b []byte) error {
+	*s = BackupSource(b)
+	switch *s {
+	case SourceAuto, SourceFiles, SourceSQL:
+		return nil
+	}
+	return errors.New("unknown value")
+}
+
+// MarshalText is the value.
+func (s BackupSource) MarshalText() ([]byte, error) { return []byte(s), nil }
+
 func (*RetentionType) expects() string { return "count or time" }
 
 // UnmarshalText accepts the values of full-type.

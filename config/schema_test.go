@@ -78,6 +78,8 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 		return text("")
 	case reflect.TypeFor[BackupFrom]():
 		return oneOf(PreferStandby, FromStandby, FromPrimary)
+	case reflect.TypeFor[BackupSource]():
+		return oneOf(SourceAuto, SourceFiles, SourceSQL)
 	case reflect.TypeFor[RetentionType]():
 		return oneOf(RetainCount, RetainTime)
 	}

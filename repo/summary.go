@@ -31,6 +31,8 @@ type Summary struct {
 	SegmentSize pg.SegmentSize `json:"segment_size"`
 	FromStandby bool           `json:"from_standby,omitempty"`
 	Node        string         `json:"node,omitempty"` // where it was taken
+	// Source is how its files were read: "sql", over SQL, or "", from its disk.
+	Source string `json:"source,omitempty"`
 
 	Annotations map[string]string `json:"annotations,omitempty"`
 

@@ -12,6 +12,7 @@ import (
 
 	agentapi "github.com/walkeep/walkeep/agent/api"
 	"github.com/walkeep/walkeep/cluster"
+	"github.com/walkeep/walkeep/pg/server"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/scheduler"
 )
@@ -36,10 +37,11 @@ func (r *repository) backup(ctx context.Context, run repo.JobRun) (scheduler.Out
 	defer done()
 	p.Stage("choosing a node")
 	for try := 1; ; try++ {
-		n, a, local, err := r.chooseNode(ctx)
+		at, err := r.chooseNode(ctx)
 		if err != nil {
 			return scheduler.Outcome{}, err
 		}
+		n := at.node
 		p.on(n.Name)
 		req := agentapi.BackupRequest{Repos: []string{r.name}, Type: run.Kind, Annotations: maps.Clone(run.Annotations)}
 		if req.Annotations == nil {
@@ -47,12 +49,15 @@ func (r *repository) backup(ctx context.Context, run repo.JobRun) (scheduler.Out
 		}
 		req.Annotations[RunAnnotation] = run.ID
 		r.s.log.Info("backup", zap.String("run", run.ID), zap.String("repo", r.name), zap.String("type", run.Kind),
-			zap.String("node", n.Name), zap.Bool("by_agent", local == nil))
+			zap.String("node", n.Name), zap.Bool("by_agent", at.here == nil), zap.Bool("over_sql", at.overSQL))
 		var out scheduler.Outcome
-		if local != nil {
-			out, err = r.takeHere(ctx, req, n.Name, local, p)
+		if at.here != nil {
+			out, err = r.takeHere(ctx, req, n.Name, at.here, p)
 		} else {
-			out, err = r.takeThere(ctx, run.ID, try, req, n.Name, a, p)
+			out, err = r.takeThere(ctx, run.ID, try, req, n.Name, at.agent, p)
+		}
+		if err != nil && at.overSQL && errors.Is(err, server.ErrPrivileges) {
+			err = fmt.Errorf("%w\nit was to be read over SQL because of: %w", err, at.because)
 		}
 		if !errors.Is(err, repo.ErrBusy) && !errors.Is(err, agentapi.ErrBusy) {
 			return out, err
@@ -67,16 +72,33 @@ func (r *repository) backup(ctx context.Context, run repo.JobRun) (scheduler.Out
 	}
 }
 
-// chooseNode asks the nodes anew and chooses one, with what takes the backup
-// there: its agent, or else local.
-func (r *repository) chooseNode(ctx context.Context) (cluster.NodeState, agentState, agentapi.Backup, error) {
+// place is where a backup is taken: by the agent of a node, or else in this
+// process.
+type place struct {
+	node    cluster.NodeState
+	agent   agentState
+	here    agentapi.Backup
+	overSQL bool
+	because error // why it is read over SQL
+}
+
+// chooseNode asks the nodes anew and chooses one: of those that have an agent, or
+// their data directory here; without any, of those that answer, to be read over
+// SQL.
+func (r *repository) chooseNode(ctx context.Context) (place, error) {
 	r.s.refresh(ctx)
 	state, agents := r.s.nodes()
-	set, work := r.s.settings(), r.conf().Work
+	return chooseNode(ctx, r.s.settings(), state, agents, r.conf().Work)
+}
+
+func chooseNode(ctx context.Context, set Settings, state cluster.State, agents map[string]agentState, work *repo.Repository) (place, error) {
 	here, _ := set.LocalStatus()
 	local := map[string]agentapi.Backup{}
 	n, err := state.Choose(set.From, func(n cluster.NodeState) error {
 		a := agents[n.Name]
+		if set.OnlySQL {
+			return errOnlySQL
+		}
 		if a.up() && n.Name != here { // it goes on when we end
 			return nil
 		}
@@ -89,10 +111,17 @@ func (r *repository) chooseNode(ctx context.Context) (cluster.NodeState, agentSt
 		}
 		return errNotHere
 	})
-	if err != nil {
-		return n, agentState{}, nil, err
+	if err == nil {
+		return place{node: n, agent: agents[n.Name], here: local[n.Name]}, nil
 	}
-	return n, agents[n.Name], local[n.Name], nil
+	if set.OverSQL == nil || ctx.Err() != nil {
+		return place{node: n}, err
+	}
+	n, sqlErr := state.Choose(set.From, func(cluster.NodeState) error { return nil })
+	if sqlErr != nil {
+		return place{node: n}, err
+	}
+	return place{node: n, here: set.OverSQL(n, work), overSQL: true, because: err}, nil
 }
 
 // refresh has the nodes asked now, and waits for it, bounded.

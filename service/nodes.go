@@ -127,6 +127,9 @@ func (s *Service) nodes() (cluster.State, map[string]agentState) {
 // errNotHere: nothing can read the files of a node.
 var errNotHere = errors.New("it has no agent, and its data directory is not here")
 
+// errOnlySQL: nothing is to.
+var errOnlySQL = errors.New("its files are not to be read (backup-source: sql)")
+
 // showNode is a node as the API shows it.
 func (s *Service) showNode(n cluster.NodeState, a agentState, known bool) api.Node {
 	out := api.Node{Name: n.Name, Role: "unknown", Up: n.Up(), Lag: -1}

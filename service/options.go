@@ -48,6 +48,11 @@ type Settings struct {
 	// Local takes backups of a node whose data directory is here, into a
 	// repository. It is nil, or gives nil, where there is none.
 	Local func(context.Context, cluster.NodeState, *repo.Repository) agentapi.Backup
+	// OverSQL takes backups of a node that is read through the server, into a
+	// repository, where no node has an agent that answers and no data directory
+	// is here; with OnlySQL, always. nil: nothing is read over SQL.
+	OverSQL func(cluster.NodeState, *repo.Repository) agentapi.Backup
+	OnlySQL bool
 	// LocalStatus is what the agent in this process says, with the name of its
 	// node. It is nil, or says "", where there is none.
 	LocalStatus func() (node string, status any)

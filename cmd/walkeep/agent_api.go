@@ -43,11 +43,12 @@ func (r *root) agentBackup(ctx context.Context, cfg *config.Config, n config.Nod
 	if err != nil {
 		return nil, err
 	}
-	return r.takeBackups(cfg, n.Name, all), nil
+	return r.takeBackups(cfg, backupWish{node: n.Name, how: config.SourceFiles}, all), nil
 }
 
-// takeBackups takes backups of a node of this machine into repositories of all.
-func (r *root) takeBackups(cfg *config.Config, name string, all []*repo.Repository) api.Backup {
+// takeBackups takes backups of a node into repositories of all.
+func (r *root) takeBackups(cfg *config.Config, wish backupWish, all []*repo.Repository) api.Backup {
+	wish.sessions = cfg.Backup.Workers
 	return func(ctx context.Context, req api.BackupRequest, p api.Progress) (any, error) {
 		kind, err := repo.ParseBackupType(req.Type)
 		if err != nil {
@@ -64,13 +65,13 @@ func (r *root) takeBackups(cfg *config.Config, name string, all []*repo.Reposito
 				}
 			}
 		}
-		from, err := r.backupSource(ctx, cfg, name)
+		from, err := r.backupSource(ctx, cfg, wish)
 		if err != nil {
 			return nil, err
 		}
 		defer from.close()
 		o := backup.Options{
-			Repos: repos, PGData: from.pgdata, Server: from.conn, Node: from.name, Type: kind, Annotations: req.Annotations,
+			Repos: repos, Source: from.source, Server: from.conn, Node: from.Name, Type: kind, Annotations: req.Annotations,
 			Workers: cfg.Backup.Workers, Version: thisVersion().Version, Progress: p, Log: r.logger(),
 			ReadLimit: backup.Limit(int64(cfg.Backup.ReadRate)), UploadLimit: backup.Limit(int64(cfg.Backup.RateLimit)),
 		}

@@ -21,6 +21,7 @@ type backupFlags struct {
 	annotations    []string
 	workers        int
 	node           string
+	source         config.BackupSource
 	spread         bool
 	archiveTimeout time.Duration
 	rateLimit      config.ByteRate
@@ -33,12 +34,13 @@ func newBackupCommand(r *root) *cobra.Command {
 	var f backupFlags
 	c := &cobra.Command{
 		Use:   "backup --repo REPO[,REPO…] --type full|differential|incremental",
-		Short: "Take a backup of the server on this machine",
-		Long: `Take a backup of the server on this machine into one or more repositories.
+		Short: "Take a backup of a server",
+		Long: `Take a backup of a server into one or more repositories.
 
-The data directory is read from the local disk, so this runs beside the server,
-as a user who can read its files. Of several servers on this machine,
-postgres.backup-from in the configuration says which one is taken.
+The data directory is read from the local disk, beside the server, as a user who
+can read its files. Of several servers on this machine, postgres.backup-from in
+the configuration says which one is taken. Where there is none, a server is read
+over SQL, which is slower, and needs privileges (docs/configuration.md).
 
 A differential or incremental backup stores only the pages that have changed
 since an earlier one, and refers to that one's packs for all others. It can be
@@ -62,6 +64,7 @@ command then only looks: when it is interrupted the backup goes on, and
 	fl.StringArrayVar(&f.annotations, "annotate", nil, "KEY=VALUE to keep with the backup; may be given several times")
 	fl.IntVar(&f.workers, "workers", 0, "how many files are read and compressed at a time (default: backup.workers of the configuration, else the number of processors, at most 8)")
 	fl.StringVar(&f.node, "node", "", "the node to read from, by its name in the configuration")
+	fl.TextVar(&f.source, "source", config.BackupSource(""), "how to read the data directory: files, on this machine; sql, through the server; auto, over SQL where it is not on this machine (default: postgres.backup-source of the configuration)")
 	fl.BoolVar(&f.spread, "spread-checkpoint", false, "let the server take its time for the checkpoint at the beginning")
 	fl.DurationVar(&f.archiveTimeout, "archive-timeout", backup.DefaultArchiveTimeout, "how long to wait for the next WAL segment that the backup needs")
 	fl.TextVar(&f.rateLimit, "rate-limit", config.ByteRate(0), "bytes a second to send to all repositories together, such as 50MB (default: backup.rate-limit of the configuration, else no limit)")
@@ -129,7 +132,10 @@ func (r *root) runBackup(c *cobra.Command, f backupFlags) error {
 	if err != nil {
 		return err
 	}
-	source, err := r.backupSource(ctx, cfg, f.node)
+	if f.source == "" {
+		f.source = cfg.Postgres.BackupSource
+	}
+	source, err := r.backupSource(ctx, cfg, backupWish{f.node, f.source, f.workers})
 	if err != nil {
 		return err
 	}
@@ -138,7 +144,7 @@ func (r *root) runBackup(c *cobra.Command, f backupFlags) error {
 	progress := newProgress(r.stderr, time.Now)
 	defer progress.close()
 	o := backup.Options{
-		Repos: repos, PGData: source.pgdata, Server: source.conn, Node: source.name,
+		Repos: repos, Source: source.source, Server: source.conn, Node: source.Name,
 		Type: kind, Detect: detect, Annotations: annotations, Workers: f.workers, SpreadCheckpoint: f.spread,
 		ArchiveTimeout: f.archiveTimeout, Version: thisVersion().Version,
 		ReadLimit: backup.Limit(int64(f.readRate)), UploadLimit: backup.Limit(int64(f.rateLimit)),

@@ -16,28 +16,46 @@ import (
 	"github.com/walkeep/walkeep/pg/server"
 )
 
-// backupSource is the server that a backup is read from.
+// backupSource is the server that a backup is taken of, and how it is read.
 type backupSource struct {
-	name    string
-	pgdata  string
-	conn    *server.Conn
-	standby bool
-	primary *server.Conn // nil if conn is the primary, or no primary was found
+	candidate
+	source  backup.Source
+	primary *server.Conn  // nil if conn is the primary, or no primary was found
+	files   *server.Files // nil unless it is read over SQL
 
 	all []*server.Conn // to be closed
+}
+
+// candidate is a node that answers.
+type candidate struct {
+	node
+	conn    *server.Conn
+	standby bool
+	pgdata  string // its data directory, if that is on this machine
 }
 
 func (s *backupSource) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	if s.files != nil {
+		_ = s.files.Close(ctx)
+	}
 	for _, c := range s.all {
 		_ = c.Close(ctx)
 	}
 }
 
-// backupSource finds the configured nodes whose data directory is on this
-// machine, and chooses one by name or by postgres.backup-from.
-func (r *root) backupSource(ctx context.Context, cfg *config.Config, name string) (*backupSource, error) {
+// backupWish is which server a backup is to be taken of, and how.
+type backupWish struct {
+	node     string // "": any, by postgres.backup-from
+	how      config.BackupSource
+	sessions int // of reading over SQL; 0: by the number of processors
+}
+
+// backupSource chooses one of the configured nodes, by name or by
+// postgres.backup-from: of those whose data directory is on this machine, or, if
+// there is none, of those that can be read over SQL.
+func (r *root) backupSource(ctx context.Context, cfg *config.Config, wish backupWish) (*backupSource, error) {
 	nodes, err := r.nodes(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -45,90 +63,141 @@ func (r *root) backupSource(ctx context.Context, cfg *config.Config, name string
 	if len(nodes) == 0 {
 		return nil, usageErrorf("the configuration names no servers to back up: add postgres.nodes or postgres.patroni")
 	}
-	chosen := &backupSource{}
-	var local []backupSource
+	s := &backupSource{}
+	if err := r.chooseSource(ctx, cfg, wish, nodes, s); err != nil {
+		s.close()
+		return nil, err
+	}
+	if !s.standby {
+		s.primary = nil
+	}
+	return s, nil
+}
+
+func (r *root) chooseSource(ctx context.Context, cfg *config.Config, wish backupWish, nodes []node, s *backupSource) error {
+	var up, local []candidate
 	var reasons []string // why a node is not the source
 	known := false
 	for _, n := range nodes {
-		known = known || n.Name == name
-		s, err := r.probeNode(ctx, n, chosen)
-		if err != nil {
-			if ctx.Err() != nil {
-				chosen.close()
-				return nil, context.Cause(ctx)
+		known = known || n.Name == wish.node
+		c, err := r.probeNode(ctx, n, s)
+		if err == nil {
+			up = append(up, c)
+			if wish.how != config.SourceSQL {
+				c.pgdata, err = r.localData(ctx, c)
 			}
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
 			reasons = append(reasons, fmt.Sprintf("%s: %v", n.Name, err))
-			continue
-		}
-		local = append(local, s)
-	}
-	if name != "" && !known {
-		chosen.close()
-		return nil, usageErrorf("--node %s: the configuration has no node of that name", name)
-	}
-	for _, s := range local {
-		if rank(s, cfg.Postgres.BackupFrom, name) > rank(*chosen, cfg.Postgres.BackupFrom, name) {
-			chosen.name, chosen.pgdata, chosen.conn, chosen.standby = s.name, s.pgdata, s.conn, s.standby
-		} else if name == "" {
-			reasons = append(reasons, fmt.Sprintf("%s: not wanted (backup-from: %s)", s.name, cfg.Postgres.BackupFrom))
+		} else if c.pgdata != "" {
+			local = append(local, c)
 		}
 	}
-	if chosen.conn == nil {
-		chosen.close()
-		return nil, fmt.Errorf("no server to back up on this machine:\n  %s", strings.Join(reasons, "\n  "))
+	if wish.node != "" && !known {
+		return usageErrorf("--node %s: the configuration has no node of that name", wish.node)
 	}
-	if !chosen.standby {
-		chosen.primary = nil
+	if c, ok := best(local, cfg.Postgres.BackupFrom, wish.node, &reasons); ok {
+		s.candidate, s.source = c, backup.Local(c.pgdata)
+		return nil
 	}
-	return chosen, nil
+	here := fmt.Errorf("no server to back up on this machine:\n  %s", strings.Join(reasons, "\n  "))
+	if wish.how == config.SourceFiles {
+		return here
+	}
+	if wish.how == config.SourceSQL {
+		here = fmt.Errorf("no server to read over SQL:\n  %s", strings.Join(reasons, "\n  "))
+	}
+	c, ok := best(up, cfg.Postgres.BackupFrom, wish.node, nil)
+	if !ok {
+		return here
+	}
+	if wish.how != config.SourceSQL {
+		r.logger().Info("no data directory is on this machine: it is read over SQL", zap.String("node", c.Name), zap.Strings("reasons", reasons))
+	}
+	sessions := wish.sessions
+	if sessions == 0 {
+		sessions = backup.DefaultWorkers()
+	}
+	files, err := server.OpenFiles(ctx, c.ConnInfo, c.conn, sessions, r.logger())
+	switch {
+	case err != nil && wish.how == config.SourceSQL:
+		return fmt.Errorf("read %s over SQL: %w", c.Name, err)
+	case err != nil:
+		return fmt.Errorf("%w\nand %s cannot be read over SQL: %w", here, c.Name, err)
+	}
+	s.candidate, s.files, s.source = c, files, backup.OverSQL(files)
+	return nil
+}
+
+// best is the candidate to take. Reasons get why others are not wanted.
+func best(all []candidate, from config.BackupFrom, name string, reasons *[]string) (chosen candidate, ok bool) {
+	for _, c := range all {
+		if rank(c, from, name) > rank(chosen, from, name) {
+			chosen = c
+		} else if name == "" && reasons != nil {
+			*reasons = append(*reasons, fmt.Sprintf("%s: not wanted (backup-from: %s)", c.Name, from))
+		}
+	}
+	return chosen, chosen.conn != nil
 }
 
 // rank orders the nodes that could be read from; 0 is never.
-func rank(s backupSource, from config.BackupFrom, name string) int {
+func rank(c candidate, from config.BackupFrom, name string) int {
 	switch {
-	case s.conn == nil, name != "" && s.name != name:
+	case c.conn == nil, name != "" && c.Name != name:
 		return 0
 	case name != "":
 		return 1
-	case from == config.FromStandby && !s.standby, from == config.FromPrimary && s.standby:
+	case from == config.FromStandby && !c.standby, from == config.FromPrimary && c.standby:
 		return 0
-	case s.standby == (from != config.FromPrimary):
+	case c.standby == (from != config.FromPrimary):
 		return 2
 	}
 	return 1
 }
 
-// probeNode connects to a node and returns it as a source if its data
-// directory is here. A primary is remembered in chosen, wherever it is.
-func (r *root) probeNode(ctx context.Context, n node, chosen *backupSource) (backupSource, error) {
+// probeNode connects to a node. A primary is remembered in s, wherever it is.
+func (r *root) probeNode(ctx context.Context, n node, s *backupSource) (candidate, error) {
 	conn, err := server.Connect(ctx, n.ConnInfo, r.logger())
 	if err != nil {
-		return backupSource{}, err
+		return candidate{}, err
 	}
-	chosen.all = append(chosen.all, conn)
+	s.all = append(s.all, conn)
 	info, err := conn.Info(ctx)
 	if err != nil {
-		return backupSource{}, err
+		return candidate{}, err
 	}
-	if !info.InRecovery && chosen.primary == nil {
-		chosen.primary = conn
+	if !info.InRecovery && s.primary == nil {
+		s.primary = conn
 	}
-	if n.elsewhere {
-		return backupSource{}, errors.New("it is on another machine, as Patroni says")
+	return candidate{node: n, conn: conn, standby: info.InRecovery}, nil
+}
+
+// localData is the data directory of a node, if it is on this machine.
+func (r *root) localData(ctx context.Context, c candidate) (string, error) {
+	if c.elsewhere {
+		return "", errors.New("it is on another machine, as Patroni says")
 	}
-	pgdata := n.PGData
+	info, err := c.conn.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	pgdata := c.PGData
 	if pgdata == "" {
 		pgdata = info.DataDirectory
 	}
 	if pgdata == "" {
-		return backupSource{}, errors.New("where its data directory is must be configured (pgdata), because its role may not ask the server")
+		return "", errors.New("where its data directory is must be configured (pgdata), because its role may not ask the server")
 	}
 	if _, err := os.Stat(filepath.Join(pgdata, "PG_VERSION")); err != nil {
-		return backupSource{}, fmt.Errorf("its data directory is not on this machine: %w", err)
+		return "", fmt.Errorf("its data directory is not on this machine: %w", err)
 	}
 	if err := backup.CheckDataDir(ctx, pgdata, info); err != nil {
-		return backupSource{}, err
+		return "", err
 	}
-	r.logger().Debug("node is local", zap.String("node", n.Name), zap.String("pgdata", pgdata), zap.Bool("standby", info.InRecovery))
-	return backupSource{name: n.Name, pgdata: pgdata, conn: conn, standby: info.InRecovery}, nil
+	r.logger().Debug("node is local", zap.String("node", c.Name), zap.String("pgdata", pgdata), zap.Bool("standby", info.InRecovery))
+	return pgdata, nil
 }

@@ -44,13 +44,14 @@ lease/check-… (about 20 MiB a repository) and deletes them again.`,
 			}
 			o := check.Options{
 				Cluster: cfg.Cluster, Repos: repos, NoSwitch: noSwitch, ArchiveTimeout: timeout, Log: r.logger(),
+				OverSQL: check.OverSQL(cfg.Postgres.BackupSource),
 			}
 			nodes, err := r.nodes(c.Context(), cfg)
 			if err != nil {
 				return err
 			}
 			for _, n := range nodes {
-				o.Nodes = append(o.Nodes, check.Node{Name: n.Name, ConnInfo: n.ConnInfo, PGData: n.PGData})
+				o.Nodes = append(o.Nodes, check.Node{Name: n.Name, ConnInfo: n.ConnInfo, PGData: n.PGData, Agent: n.Agent})
 			}
 			report := check.Run(c.Context(), o)
 			if asJSON {

@@ -64,7 +64,13 @@ func (r *root) serviceSettings(ctx context.Context, cfg *config.Config, p *playe
 		if !of.isLocal(ctx, n) {
 			return nil
 		}
-		return of.takeBackups(cfg, n.Name, []*repo.Repository{work})
+		return of.takeBackups(cfg, backupWish{node: n.Name, how: config.SourceFiles}, []*repo.Repository{work})
+	}
+	if how := cfg.Postgres.BackupSource; how != config.SourceFiles {
+		set.OnlySQL = how == config.SourceSQL
+		set.OverSQL = func(n cluster.NodeState, work *repo.Repository) api.Backup {
+			return of.takeBackups(cfg, backupWish{node: n.Name, how: config.SourceSQL}, []*repo.Repository{work})
+		}
 	}
 	return set, nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/walkeep/walkeep/backup"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -107,6 +108,9 @@ func origin(d backupDetails) string {
 	}
 	if d.PGData != "" {
 		role += ", " + d.PGData
+	}
+	if d.Source == backup.SourceSQL {
+		role += ", read over SQL"
 	}
 	return role
 }

@@ -50,13 +50,20 @@ func TestDifference(t *testing.T) {
 			began := time.Now()
 			for n := uint64(0); ; n++ {
 				s := firstSeed() + n
-				t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, major, s) })
+				t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, major, s, "files") })
 				if time.Since(began) >= *soak || t.Failed() {
 					return
 				}
 			}
 		})
 	}
+}
+
+// TestDifferenceOverSQL: the same where the files are read through the server.
+func TestDifferenceOverSQL(t *testing.T) {
+	t.Parallel()
+	s := firstSeed()
+	t.Run(fmt.Sprint(s), func(t *testing.T) { chain(t, 17, s, "sql") })
 }
 
 // firstSeed is fixed in a test run, so that what it goes through is nearly the
@@ -78,12 +85,13 @@ type world struct {
 	repo   string
 	server *postgres.Server // the primary
 	major  int
+	source string // how backups read
+	full   string // label
+	links  []link
 
 	moving    bool // there is a standby, which is backed up, and takes over now and then
 	standby   *postgres.Server
 	failovers int
-	full      string // label
-	links     []link
 }
 
 // link is one backup of the chain, and a moment after it.
@@ -91,13 +99,14 @@ type link struct{ label, point string }
 
 // chain takes a full backup and backups on it, on a cluster that is worked on,
 // and then looks at each.
-func chain(t *testing.T, major int, seed uint64) {
+func chain(t *testing.T, major int, seed uint64, source string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	rng := rand.New(rand.NewPCG(seed, uint64(major)))
 	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)], "archive_mode": "always"}, rng.IntN(2) == 0)
+	w.source = source
 	links := 3
-	w.moving = major == 17
+	w.moving = major == 17 && source == "files"
 	if *soak > 0 {
 		links = 3 + rng.IntN(6)
 		w.moving = rng.IntN(2) == 0
@@ -224,7 +233,7 @@ func (w *world) backup(t *testing.T, ctx context.Context, rng *rand.Rand, kind, 
 	if w.standby != nil {
 		w.settle(t, ctx)
 	}
-	args := []string{"backup", "--type", kind}
+	args := []string{"backup", "--type", kind, "--source", w.source}
 	var r walkeep.Result
 	if detect != "" {
 		var err error

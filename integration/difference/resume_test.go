@@ -52,7 +52,7 @@ func TestBackupChild(t *testing.T) {
 	conn, err := server.Connect(ctx, job.ConnInfo, nil)
 	require.NoError(t, err)
 	result, err := backup.Run(ctx, backup.Options{
-		Repos: []*repo.Repository{r}, PGData: job.PGData, Server: conn, Type: job.Type, Detect: job.Detect,
+		Repos: []*repo.Repository{r}, Source: backup.Local(job.PGData), Server: conn, Type: job.Type, Detect: job.Detect,
 		Log: zaptest.NewLogger(t), Workers: 2, PackSize: 256 << 10, JournalEvery: 5 * time.Millisecond, ArchiveTimeout: 40 * time.Second, ReadLimit: backup.Limit(job.ReadRate),
 	})
 	require.NoError(t, err)

@@ -28,7 +28,8 @@ type Conn struct {
 	node    string // "host:port", for messages
 	user    string
 	db      string
-	version int // server_version_num, for instance 150004
+	version int  // server_version_num, for instance 150004
+	reads   bool // a session of Files, which needs more privileges
 	log     *zap.Logger
 
 	mu     sync.Mutex // guards pgx and backup

@@ -31,6 +31,8 @@ var (
 	ErrPooled = errors.New("the connection goes through a pooler")
 	// ErrNoBackup: StopBackup without StartBackup.
 	ErrNoBackup = errors.New("no backup is running on this connection")
+	// ErrOtherServer: another session by the same conninfo leads to another server.
+	ErrOtherServer = errors.New("conninfo led to another server than before")
 	// ErrRecovery: only a primary can do this.
 	ErrRecovery = errors.New("the server is a standby")
 )
@@ -65,6 +67,7 @@ const (
 	stateTooManyConnections    = "53300"
 	stateInvalidPassword       = "28P01"
 	stateInvalidAuthorization  = "28000" // no pg_hba.conf entry
+	stateUndefinedFile         = "58P01"
 	stateInvalidCatalog        = "3D000" // no such database
 	stateCannotConnectNow      = "57P03" // starting up, shutting down, not yet consistent
 )

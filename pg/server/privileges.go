@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,13 @@ type wanted struct {
 	from, to     int // major versions, inclusive
 }
 
+// readPrivileges are what Files needs besides.
+var readPrivileges = []wanted{
+	{"pg_ls_dir(text, boolean, boolean)", "list the data directory over SQL", false, true, MinMajor, MaxMajor},
+	{"pg_stat_file(text, boolean)", "look at files over SQL", false, true, MinMajor, MaxMajor},
+	{"pg_read_binary_file(text, bigint, bigint, boolean)", "read files over SQL", false, true, MinMajor, MaxMajor},
+}
+
 var wantedPrivileges = []wanted{
 	{"pg_backup_start(text, boolean)", "begin a backup", false, true, 15, MaxMajor},
 	{"pg_backup_stop(boolean)", "end a backup", false, true, 15, MaxMajor},
@@ -37,7 +45,11 @@ var wantedPrivileges = []wanted{
 
 func (c *Conn) wanted() []wanted {
 	var out []wanted
-	for _, w := range wantedPrivileges {
+	all := wantedPrivileges
+	if c.reads {
+		all = slices.Concat(all, readPrivileges)
+	}
+	for _, w := range all {
 		if c.Major() >= w.from && c.Major() <= w.to {
 			out = append(out, w)
 		}
@@ -67,8 +79,17 @@ func (c *Conn) GrantAdvice() string { return c.grants() }
 
 // Privileges reports what the session's role may do.
 func (c *Conn) Privileges(ctx context.Context) ([]Privilege, error) {
+	return c.privileges(ctx, c.wanted())
+}
+
+// ReadPrivileges reports what it may do of what [Files] needs besides.
+func (c *Conn) ReadPrivileges(ctx context.Context) ([]Privilege, error) {
+	return c.privileges(ctx, readPrivileges)
+}
+
+func (c *Conn) privileges(ctx context.Context, all []wanted) ([]Privilege, error) {
 	var out []Privilege
-	for _, w := range c.wanted() {
+	for _, w := range all {
 		sql := `select has_function_privilege(current_user, $1::text, 'execute')`
 		if w.role {
 			sql = `select pg_has_role(current_user, $1::name, 'usage')`
