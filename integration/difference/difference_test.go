@@ -140,7 +140,7 @@ func chain(t *testing.T, major int, seed uint64, source string) {
 }
 
 func newWorld(t *testing.T, major int, more map[string]string, checksums bool) *world {
-	w := &world{env: postgres.New(t), major: major}
+	w := &world{env: postgres.New(t), major: major, source: "files"}
 	w.repo = w.env.TempDir(t, "repo")
 	var err error
 	w.site, err = walkeep.NewSite(w.env, "cluster: hippo\n"+w.repos())
