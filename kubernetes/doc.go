@@ -19,7 +19,7 @@
 //	                                 when it sees the repositories again
 //	rights are missing               as if the API server were away
 //
-// The holder is a pod and a process. A holder that the API server did not hear
+// The holder is a process; one that is started again is another. A holder that the API server did not hear
 // of for [Election]'s duration, by the clock of whoever watches, is replaced;
 // clocks are never compared. After a break in which the API server was not
 // there the duration begins again, so that its restart does not change the leader.

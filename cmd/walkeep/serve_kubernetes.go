@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"time"
@@ -32,8 +33,10 @@ func (r *root) kubernetes(cfg *config.Config, host string) (c kubernetesParts, e
 	}
 	if k.Lease != "" {
 		c.election, err = kubernetes.NewElection(kubernetes.ElectionOptions{
-			Client: client, Lease: k.Lease, Identity: fmt.Sprintf("%s_%d", host, os.Getpid()),
-			TTL: time.Duration(cfg.Service.Lease), Log: r.logger(),
+			Client: client, Lease: k.Lease,
+			// Pods can share a host name, and all are process 1.
+			Identity: fmt.Sprintf("%s_%d_%s", host, os.Getpid(), rand.Text()[:8]),
+			TTL:      time.Duration(cfg.Service.Lease), Log: r.logger(),
 		})
 		if err != nil {
 			return kubernetesParts{}, fmt.Errorf("service.kubernetes: %w", err)
