@@ -29,6 +29,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Service.Attempts, 3)
 	setDefault(&c.Service.Backoff, Duration(time.Minute))
 	setDefault(&c.Service.VerifyLevel, VerifyStored)
+	if k := c.Service.Kubernetes; k != nil && k.Reviews() {
+		setDefault(&k.Audience, "walkeep")
+	}
 	cores := min(runtime.NumCPU(), 8)
 	setDefault(&c.Backup.Workers, cores)
 	setDefault(&c.Restore.Workers, cores)

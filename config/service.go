@@ -26,6 +26,9 @@ type Service struct {
 	OperatorClients []string `yaml:"operator-clients,omitempty"`
 	// ViewerClients are those that may look and change nothing.
 	ViewerClients []string `yaml:"viewer-clients,omitempty"`
+	// Kubernetes is what is asked of the API server, inside a Kubernetes cluster.
+	// Default: nothing.
+	Kubernetes *Kubernetes `yaml:"kubernetes,omitempty"`
 	// AnonymousViewer lets everybody look who can connect; only where that is
 	// this machine alone. Default false.
 	AnonymousViewer bool `yaml:"anonymous-viewer,omitempty"`
@@ -107,6 +110,7 @@ func (k checker) service(s *Service) {
 	k.between("service.attempts", s.Attempts, 1, 100)
 	k.clients("service.operator-clients", s.OperatorClients, s)
 	k.clients("service.viewer-clients", s.ViewerClients, s)
+	k.kubernetes(s.Kubernetes)
 	if s.Listen != "" {
 		k.serviceListen(s)
 	}
@@ -133,10 +137,11 @@ func (k checker) serviceListen(s *Service) {
 		k.refuse(field, "found "+quote(s.Listen), `a host and a port, such as "10.0.0.5:8443", ":8443" or "127.0.0.1:8080"`)
 		return
 	}
-	known := s.OperatorTokenFile != "" || s.ViewerTokenFile != "" || len(s.OperatorClients)+len(s.ViewerClients) > 0
+	known := s.OperatorTokenFile != "" || s.ViewerTokenFile != "" || len(s.OperatorClients)+len(s.ViewerClients) > 0 ||
+		s.Kubernetes != nil && s.Kubernetes.Reviews()
 	if !known && !s.AnonymousViewer {
 		k.refuse(field, "found nothing that tells who may use it",
-			"service.operator-token-file, viewer-token-file, operator-clients or viewer-clients, or anonymous-viewer")
+			"service.operator-token-file, viewer-token-file, operator-clients, viewer-clients or kubernetes, or anonymous-viewer")
 	}
 	if Loopback(s.Listen) {
 		return

@@ -24,7 +24,8 @@ import (
 //     lease away: they may differ by hours. A lease is dead if its holder was
 //     a process of this very host that is gone, or if the object did not
 //     change in the TTL that we ourselves watched it for. Clocks only
-//     make us give up sooner, which harms nobody.
+//     make us give up sooner, which harms nobody. Besides, a holder can be
+//     deposed: see LeaseOptions.Depose.
 //   - The holder counts its TTL from before it sent the last renewal that
 //     succeeded, so it ends before anyone can have watched for a TTL; and it
 //     stops at 7/8 of that, for the difference in the speed of clocks.
@@ -50,6 +51,11 @@ type LeaseOptions struct {
 	// Wait is how long to wait for a holder that is alive; 0: not at all. For
 	// one that seems dead AcquireLease waits up to its TTL, to make sure.
 	Wait time.Duration
+	// Depose is asked when somebody else holds the lease, and not seen to be dead.
+	// true: it is taken from him. For who knows from elsewhere that the other is
+	// not to hold it any more, although nothing but a look at the store tells
+	// him: his next renewal, or Check, finds the lease lost. nil: never.
+	Depose func(context.Context) bool
 }
 
 // BusyError says who holds a lease.
@@ -137,7 +143,7 @@ func (r *Repository) AcquireLease(ctx context.Context, name string, o LeaseOptio
 		Format: Format, Name: name, Token: rand.Text(), Holder: o.Holder, What: o.What,
 		Since: r.clock().UTC(), TTL: o.TTL.Seconds(), process: self,
 	}
-	if err := l.take(ctx, o.Wait, o.Watch); err != nil {
+	if err := l.take(ctx, o); err != nil {
 		return nil, err
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
@@ -149,7 +155,8 @@ func (r *Repository) AcquireLease(ctx context.Context, name string, o LeaseOptio
 const leasePoll = 2 * time.Second
 
 // take gets hold of the object, or finds who has it.
-func (l *Lease) take(ctx context.Context, wait time.Duration, before *LeaseWatch) error {
+func (l *Lease) take(ctx context.Context, o LeaseOptions) error {
+	wait, before := o.Wait, o.Watch
 	giveUp := time.Now().Add(wait)
 	var seen string     // version under watch
 	var since time.Time // when it was first seen
@@ -181,10 +188,11 @@ func (l *Lease) take(ctx context.Context, wait time.Duration, before *LeaseWatch
 		if version != seen {
 			seen, since = version, now
 		}
-		if other.dead() || now.Sub(since) >= other.ttl() {
+		stale := other.dead() || now.Sub(since) >= other.ttl()
+		if stale || o.Depose != nil && o.Depose(ctx) {
 			err := l.put(ctx, object.PutOptions{IfMatch: version})
 			if err == nil {
-				l.r.log.Warn("took over a stale lease", zap.String("lease", l.record.Name), zap.String("holder", other.Holder))
+				l.r.log.Warn("took over a lease", zap.String("lease", l.record.Name), zap.String("holder", other.Holder), zap.Bool("stale", stale))
 			}
 			if !errors.Is(err, object.ErrChanged) {
 				return err
@@ -265,10 +273,18 @@ func (r *Repository) WatchLease(ctx context.Context, name string, w *LeaseWatch)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if version != w.version {
+	if version != w.version || w.since.IsZero() {
 		w.version, w.since = version, time.Now()
 	}
 	return nil
+}
+
+// Since is when the lease was first seen as it is: not renewed since, or not
+// there. Zero: it was not looked at.
+func (w *LeaseWatch) Since() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.since
 }
 
 // LeaseState is a lease as its object shows it.

@@ -324,6 +324,13 @@ func TestWatchedLease(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.WatchLease(ctx, "nobody", &w))
 	require.NoError(t, mine.Release(ctx))
+	var none LeaseWatch
+	require.Zero(t, none.Since())
+	require.NoError(t, r.WatchLease(ctx, "nobody", &none))
+	first := none.Since()
+	require.NotZero(t, first)
+	require.NoError(t, r.WatchLease(ctx, "nobody", &none))
+	require.Equal(t, first, none.Since())
 	_, err = r.LookLease(ctx, "x")
 	require.ErrorIs(t, err, ErrNotFound)
 }
@@ -350,4 +357,25 @@ func TestLivingHolderThatDoesNotRenew(t *testing.T) {
 	put(t, store, leaseKey("x"), lease)
 	_, err = r.AcquireLease(ctx, "x", LeaseOptions{TTL: time.Minute})
 	require.ErrorIs(t, err, ErrBusy)
+}
+
+// A holder that lives is deposed by who is entitled to that, and finds it out:
+// what it checks before it starts something fails at once.
+func TestDepose(t *testing.T) {
+	ctx := context.Background()
+	store := newMemory()
+	old, err := leaseRepo(t, store).AcquireLease(ctx, "x", LeaseOptions{Holder: "old", TTL: time.Minute})
+	require.NoError(t, err)
+	entitled := false
+	depose := LeaseOptions{Holder: "new", TTL: time.Minute, Depose: func(context.Context) bool { return entitled }}
+	_, err = leaseRepo(t, store).AcquireLease(ctx, "x", depose)
+	require.ErrorIs(t, err, ErrBusy)
+	require.NoError(t, old.Check(ctx))
+	entitled = true
+	mine, err := leaseRepo(t, store).AcquireLease(ctx, "x", depose)
+	require.NoError(t, err)
+	require.ErrorIs(t, old.Check(ctx), ErrLeaseLost)
+	require.NoError(t, old.Release(ctx)) // not his to delete
+	require.NoError(t, mine.Check(ctx))
+	require.NoError(t, mine.Release(ctx))
 }

@@ -96,6 +96,15 @@ func (r *repository) adoptHolder(ctx context.Context, run repo.JobRun) scheduler
 	}
 }
 
+// released gives a lease back that was asked for to look something up.
+func (s *Service) released(ctx context.Context, lease *repo.Lease) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := lease.Release(ctx); err != nil {
+		s.log.Warn("a lease is left to go stale", zap.Error(err))
+	}
+}
+
 // recorded is the end that another process recorded.
 func recorded(run repo.JobRun) (scheduler.Outcome, error) {
 	out := scheduler.Outcome{Label: run.Label, Node: run.Node}

@@ -15,8 +15,21 @@
 // others too. If two services lead, because each sees another part of the
 // repositories, then each the ones whose leases it holds; when they see the same
 // again, the one that holds the lease of the earlier repository goes on, and the
-// other gives its leases up. In a Kubernetes cluster [Options.Election] takes
-// the place of all that.
+// other gives its leases up.
+//
+// # With an election
+//
+// In a Kubernetes cluster [Options.Election] says who is to lead: who is elected
+// takes the leases at once, also from a leader that lives (it finds that at its next
+// renewal, and at the fence before that), and who is not stands back. So a leader
+// that dies is replaced as quickly as it is known to Kubernetes. The election gives no right,
+// and takes none: a run starts under the lease of its repository, as everywhere.
+// Therefore nothing is lost with an election that cannot be held. A leader
+// that is not elected any more goes on until it is deposed; and if no
+// lease was held or renewed in the first repository that answers for three times
+// as long as it lasts, whoever sees that leads, elected or not. That covers an API server
+// that is away, rights that are missing, and an elected service that does not
+// see the repositories.
 //
 // # What survives whom
 //

@@ -17,46 +17,14 @@ import (
 // leaseName is the lease of whoever runs the jobs of a repository.
 const leaseName = "service"
 
-// grant is the right to start runs in a repository. A *repo.Lease and a Term
-// are ones.
-type grant interface {
-	Context() context.Context
-	Check(ctx context.Context) error
-	Release(ctx context.Context) error
-}
-
-// lead campaigns until ctx ends, and gives repositories their grants.
+// lead campaigns until ctx ends, and gives repositories their leases.
 func (s *Service) lead(ctx context.Context) {
 	for ctx.Err() == nil {
-		var err error
-		if s.o.Election != nil {
-			err = s.leadByElection(ctx)
-		} else {
-			err = s.leadByLeases(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := s.leadByLeases(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot lead", zap.Error(err))
 			pause(ctx, s.settings().Lease/4)
 		}
 	}
-}
-
-func (s *Service) leadByElection(ctx context.Context) error {
-	term, err := s.o.Election.Campaign(ctx)
-	if err != nil {
-		return err
-	}
-	s.log.Info("leading")
-	for _, r := range s.repositories() {
-		r.setGrant(term)
-	}
-	select {
-	case <-ctx.Done():
-	case <-term.Context().Done():
-		s.log.Warn("no longer leading", zap.Error(context.Cause(term.Context())))
-	}
-	s.released(ctx, term)
-	return nil
 }
 
 // leases are those of the repositories, by their place in the configuration.
@@ -65,17 +33,21 @@ type leases struct {
 	repos   []*repository
 	watched []repo.LeaseWatch // what was seen of each lease while another led
 
-	mu   sync.Mutex // guards held
-	held map[int]*repo.Lease
+	mu    sync.Mutex // guards what follows
+	held  map[int]*repo.Lease
+	quiet []quiet // what was seen lately, see turn
 }
 
 // leadByLeases gets hold of one lease, then of the others, and holds them until
 // all are lost, or one of an earlier repository turns out to be another's.
 func (s *Service) leadByLeases(ctx context.Context) error {
 	l := &leases{s: s, repos: s.repositories(), held: map[int]*repo.Lease{}}
-	l.watched = make([]repo.LeaseWatch, len(l.repos))
+	l.watched, l.quiet = make([]repo.LeaseWatch, len(l.repos)), make([]quiet, len(l.repos))
 	stopWatching := l.watch(ctx)
-	first, err := l.first(ctx)
+	first, err := 0, l.turn(ctx)
+	if err == nil {
+		first, err = l.first(ctx)
+	}
 	stopWatching()
 	if err != nil {
 		return err
@@ -100,9 +72,11 @@ func (l *leases) watch(ctx context.Context) (stop func()) {
 	for i, r := range l.repos {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				if err := r.conf().Watch.WatchLease(ctx, leaseName, &l.watched[i]); err != nil && ctx.Err() == nil {
+				err := r.conf().Watch.WatchLease(ctx, leaseName, &l.watched[i])
+				if err != nil && ctx.Err() == nil {
 					r.setTrouble(err)
 				}
+				l.noteQuiet(i, err)
 				pause(ctx, l.s.settings().Lease/4)
 			}
 		})
@@ -114,10 +88,11 @@ func (l *leases) watch(ctx context.Context) (stop func()) {
 const forEver time.Duration = 10 * 365 * 24 * time.Hour
 
 // first waits for the lease of the first repository that answers. While that is
-// not the first one, it comes back to that again and again.
+// not the first one, it comes back to that again and again. With an election it
+// returns ErrBusy when another leads and goes on doing so.
 func (l *leases) first(ctx context.Context) (int, error) {
 	for {
-		wait := forEver
+		wait := l.patience()
 		var all []error
 		for i := range l.repos {
 			err := l.acquire(ctx, i, wait)
@@ -126,11 +101,14 @@ func (l *leases) first(ctx context.Context) (int, error) {
 			}
 			all = append(all, fmt.Errorf("%s: %w", l.repos[i].name, err))
 			if errors.Is(err, repo.ErrBusy) {
+				if l.s.o.Election != nil {
+					return 0, err // whose turn it is may have changed
+				}
 				all = nil // another leads: from the beginning
 				break
 			}
 			l.repos[i].setTrouble(err)
-			wait = l.s.settings().Lease * 3 / 2
+			wait = min(wait, l.s.settings().Lease*3/2)
 		}
 		if all != nil || ctx.Err() != nil {
 			return 0, errors.Join(all...)
@@ -146,6 +124,7 @@ func (l *leases) acquire(ctx context.Context, i int, wait time.Duration) error {
 	if err == nil {
 		lease, err = r.conf().Watch.AcquireLease(ctx, leaseName, repo.LeaseOptions{
 			Holder: l.s.o.Holder, What: "running the schedules", TTL: l.s.settings().Lease, Wait: wait, Watch: &l.watched[i],
+			Depose: l.depose(),
 		})
 	}
 	if errors.Is(err, syscall.ENOSPC) {
@@ -234,14 +213,6 @@ func (l *leases) release() {
 			l.s.log.Warn("a lease is left to go stale", zap.String("repo", l.repos[i].name), zap.Error(err))
 		}
 		cancel()
-	}
-}
-
-func (s *Service) released(ctx context.Context, g grant) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if err := g.Release(ctx); err != nil {
-		s.log.Warn("the lead is not given back", zap.Error(err))
 	}
 }
 

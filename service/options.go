@@ -75,7 +75,7 @@ type Options struct {
 	Cluster string // required
 	Version string // of walkeep
 	Holder  string // who we are, for people; required
-	// Election decides who leads; nil: leases in the repositories.
+	// Election says who is to lead; nil: who gets hold of the leases.
 	Election Election
 	Cache    *repo.RunCache   // nil: everything is listed at each look
 	Clock    func() time.Time // nil: time.Now
@@ -120,20 +120,18 @@ func (s *Settings) setDefaults() error {
 	return nil
 }
 
-// Election decides which of several services leads.
+// Election says which of several services is to lead. It gives no right to start
+// anything: that lies in the repositories, which see who comes first in this way
+// without waiting for the lease of a dead leader to go stale. Who holds the
+// election may be away for as long as it likes; see the package comment.
 type Election interface {
-	// Campaign waits until this service leads, or ctx ends.
-	Campaign(ctx context.Context) (Term, error)
-	// Leader names who leads, as far as is known; "" if nobody does.
-	Leader() string
-}
-
-// Term is a time of leading.
-type Term interface {
-	// Context ends when somebody else may lead.
-	Context() context.Context
-	// Check asks whether we still lead.
-	Check(ctx context.Context) error
-	// Release ends the term, so that another need not wait.
-	Release(ctx context.Context) error
+	// Stand stands for election until ctx ends, and then gives back what was won,
+	// so that another need not wait.
+	Stand(ctx context.Context)
+	// Elected reports whether this service is elected, as far as is known. Changed
+	// is closed when that changes.
+	Elected() bool
+	Changed() <-chan struct{}
+	// Confirm asks whether this service is elected at this moment.
+	Confirm(ctx context.Context) error
 }

@@ -231,7 +231,7 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-func (s *Service) repoLeads(name string) grant {
+func (s *Service) repoLeads(name string) *repo.Lease {
 	if r := s.repository(name); r != nil {
 		return r.leads()
 	}

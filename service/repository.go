@@ -23,7 +23,7 @@ type repository struct {
 
 	mu      sync.Mutex // guards what follows
 	config  Repo
-	grant   grant         // nil: none
+	grant   *repo.Lease   // the right to start runs; nil: none
 	granted chan struct{} // closed when there is one
 	trouble error         // why the lease cannot be had
 	view    view
@@ -56,7 +56,7 @@ func (r *repository) conf() Repo {
 	return r.config
 }
 
-func (r *repository) setGrant(g grant) {
+func (r *repository) setGrant(g *repo.Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.grant == nil {
@@ -72,7 +72,7 @@ func (r *repository) setTrouble(err error) {
 }
 
 // leads is the grant that is valid now, nil if there is none.
-func (r *repository) leads() grant {
+func (r *repository) leads() *repo.Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.grant == nil || r.grant.Context().Err() != nil {
@@ -82,7 +82,7 @@ func (r *repository) leads() grant {
 }
 
 // nextGrant waits for a grant that is valid.
-func (r *repository) nextGrant(ctx context.Context) grant {
+func (r *repository) nextGrant(ctx context.Context) *repo.Lease {
 	for {
 		r.mu.Lock()
 		if r.grant != nil && r.grant.Context().Err() != nil {
@@ -131,7 +131,7 @@ func (r *repository) serve(ctx context.Context) {
 }
 
 // fence asks for the right to start something, right before it.
-func fence(ctx context.Context, g grant) error {
+func fence(ctx context.Context, g *repo.Lease) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := g.Check(ctx); err != nil {

@@ -113,6 +113,9 @@ func (s *Service) Serve(ctx context.Context) error {
 	// The leases outlive what runs under them.
 	leading, stopLeading := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLeading()
+	if s.o.Election != nil {
+		all.Go(func() { s.o.Election.Stand(leading) })
+	}
 	all.Go(func() { s.leadThroughReloads(leading) })
 	<-ctx.Done()
 	s.log.Info("stopping")

@@ -46,13 +46,20 @@ func see(t *testing.T, name string, store object.Store) *eye {
 // begin starts a service over stores, which ends with the test.
 func begin(t *testing.T, holder string, stores ...object.Store) (*Service, []*eye) {
 	t.Helper()
+	return beginWith(t, holder, func(*Options) {}, stores...)
+}
+
+func beginWith(t *testing.T, holder string, change func(*Options), stores ...object.Store) (*Service, []*eye) {
+	t.Helper()
 	var eyes []*eye
 	set := Settings{Interval: 200 * time.Millisecond, Probe: 100 * time.Millisecond, Lease: 2 * time.Second}
 	for i, store := range stores {
 		eyes = append(eyes, see(t, []string{"repo1", "repo2"}[i], store))
 		set.Repos = append(set.Repos, eyes[i].repo)
 	}
-	s, err := New(Options{Settings: set, Cluster: "hippo", Holder: holder, Cache: repo.NewRunCache(t.TempDir(), nil, nil)})
+	o := Options{Settings: set, Cluster: "hippo", Holder: holder, Cache: repo.NewRunCache(t.TempDir(), nil, nil)}
+	change(&o)
+	s, err := New(o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

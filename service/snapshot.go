@@ -53,9 +53,6 @@ func (s *Service) build() *api.Snapshot {
 		}
 		snap.Next = append(snap.Next, next(conf.Jobs, shown.Paused, now)...)
 	}
-	if s.o.Election != nil {
-		snap.Leader = s.o.Election.Leader()
-	}
 	sortRuns(snap)
 	slices.SortStableFunc(snap.Next, func(a, b api.NextRun) int { return a.At.Compare(b.At) })
 	f.cluster(agents)

@@ -66,14 +66,18 @@ func (r *root) runServe(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find the host name: %w", err)
 	}
+	kube, err := r.kubernetes(cfg, host)
+	if err != nil {
+		return err
+	}
 	engine, err := service.New(service.Options{
-		Settings: set, Cluster: cfg.Cluster, Version: thisVersion().Version,
+		Settings: set, Election: kube.election, Cluster: cfg.Cluster, Version: thisVersion().Version,
 		Holder: fmt.Sprintf("%s, process %d", host, os.Getpid()), Cache: cache, Log: r.logger(),
 	})
 	if err != nil {
 		return err
 	}
-	front, err := r.serviceAPI(cfg, engine)
+	front, err := r.serviceAPI(cfg, engine, kube.reviewer)
 	if err != nil {
 		return err
 	}

@@ -10,13 +10,17 @@ import (
 	"github.com/walkeep/walkeep/config"
 )
 
-// serviceAPI begins to listen, if the configuration wants it; nil if not.
-func (r *root) serviceAPI(cfg *config.Config, s api.Service) (*rest.Server, error) {
+// serviceAPI begins to listen, if the configuration wants it; nil if not. The
+// reviewer, if there is one, knows tokens besides.
+func (r *root) serviceAPI(cfg *config.Config, s api.Service, reviewer api.Authenticator) (*rest.Server, error) {
 	c := cfg.Service
 	if c.Listen == "" {
 		return nil, nil
 	}
 	who, err := r.serviceAuthenticators(c)
+	if reviewer != nil {
+		who = append(who, reviewer)
+	}
 	if err != nil {
 		return nil, err
 	}

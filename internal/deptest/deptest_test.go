@@ -88,6 +88,18 @@ var rules = []rule{
 		why: "the API shows what a Service says, and decides nothing itself",
 	},
 	{
+		from: []string{"./..."}, to: []string{"k8s.io"}, fromBut: []string{"./kubernetes", "./integration/kube"}, direct: true,
+		why: "what is asked of Kubernetes stands in one place, and all else works without it",
+	},
+	{
+		from: []string{"./..."}, to: []string{"k8s.io"}, fromBut: []string{"./kubernetes", "./cmd/walkeep", "./integration/kube"},
+		why: "only the program puts Kubernetes and the service together; tests and other programs must not carry it",
+	},
+	{
+		from: []string{"./kubernetes"}, to: []string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/informers"},
+		why: "a clientset brings every kind of every API group into walkeep: two kinds are needed",
+	},
+	{
 		from: []string{"./..."}, to: []string{"github.com/goccy/go-yaml"}, direct: true, fromBut: []string{"./config"},
 		why: "YAML is decoded once, strictly, in config",
 	},
@@ -97,7 +109,7 @@ var rules = []rule{
 	},
 	{
 		from: []string{"./cmd/walkeep-wal"},
-		to:   append([]string{"./pg/server", "./repo/dial/cloud", "github.com/spf13", "github.com/jackc/pgx"}, sdks...),
+		to:   append([]string{"./pg/server", "./repo/dial/cloud", "github.com/spf13", "github.com/jackc/pgx", "k8s.io"}, sdks...),
 		why:  "PostgreSQL starts walkeep-wal for every segment: it must start in a few milliseconds, so it execs walkeep for what needs a cloud SDK",
 	},
 }
