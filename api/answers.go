@@ -52,8 +52,8 @@ type RepositoryState struct {
 	// passed; none: there was none.
 	Drill       *Drill            `json:"drill,omitempty"`
 	DrillPassed *Drill            `json:"drill_passed,omitempty"`
-	Schedules map[string]string `json:"schedules"` // by kind, as configured
-	Retention string            `json:"retention"` // one sentence for people
+	Schedules   map[string]string `json:"schedules"` // by kind, as configured
+	Retention   string            `json:"retention"` // one sentence for people
 }
 
 // State is the repository without its lists.
