@@ -46,10 +46,14 @@ type RepositoryState struct {
 	Earliest time.Time `json:"restorable_from,omitzero"`
 	Latest   time.Time `json:"restorable_until,omitzero"`
 	// Verified is the last verification that ended well; zero: none.
-	Verified  time.Time         `json:"verified,omitzero"`
-	Expired   time.Time         `json:"expired,omitzero"`
-	Schedules map[string]string `json:"schedules"` // by kind, as configured
-	Retention string            `json:"retention"` // one sentence for people
+	Verified time.Time `json:"verified,omitzero"`
+	Expired  time.Time `json:"expired,omitzero"`
+	// Drill is the last rehearsal of a restore, DrillPassed the last one that
+	// passed; none: there was none.
+	Drill       *Drill            `json:"drill,omitempty"`
+	DrillPassed *Drill            `json:"drill_passed,omitempty"`
+	Schedules   map[string]string `json:"schedules"` // by kind, as configured
+	Retention   string            `json:"retention"` // one sentence for people
 }
 
 // State is the repository without its lists.
@@ -58,7 +62,7 @@ func (r *Repository) State() RepositoryState {
 		Name: r.Name, Location: r.Location, Level: r.Level, Error: r.Error, LookedAt: r.LookedAt, Paused: r.Paused,
 		Backups: len(r.Backups), Newest: []Backup{}, Gaps: len(r.Gaps), Conflicts: len(r.Conflicts), Behind: r.Behind,
 		BehindSince: r.BehindSince, StoredBytes: r.StoredBytes, Verified: r.Verified, Expired: r.Expired,
-		Schedules: r.Schedules, Retention: r.Retention,
+		Drill: r.Drill, DrillPassed: r.DrillPassed, Schedules: r.Schedules, Retention: r.Retention,
 	}
 	if s.Schedules == nil {
 		s.Schedules = map[string]string{}

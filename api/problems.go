@@ -15,6 +15,8 @@ const (
 	QueueDropped    = "queue-dropped"
 	VerifyOld       = "verify-old"
 	VerifyFailed    = "verify-failed"
+	DrillOld        = "drill-old"
+	DrillFailed     = "drill-failed"
 	ExpireFailed    = "expire-failed"
 	ConfigInvalid   = "config-invalid"
 	NoLeader        = "no-leader"
@@ -24,6 +26,6 @@ const (
 func ProblemCodes() []string {
 	return []string{
 		WALGap, RepositoryDown, BackupOld, BackupFailed, WALBehind, WALConflict, HistoryConflict, NodeDown, NoPrimary,
-		QueueDropped, VerifyOld, VerifyFailed, ExpireFailed, ConfigInvalid, NoLeader,
+		QueueDropped, VerifyOld, VerifyFailed, DrillOld, DrillFailed, ExpireFailed, ConfigInvalid, NoLeader,
 	}
 }

@@ -32,6 +32,8 @@ type Service interface {
 	Verify(ctx context.Context, repo string) (Run, error)
 	// Repair starts the repair of gaps.
 	Repair(ctx context.Context, repo string) (Run, error)
+	// Drill starts a rehearsal of a restore.
+	Drill(ctx context.Context, repo string) (Run, error)
 	// Run finds a run, running or of the history. ErrNotFound.
 	Run(ctx context.Context, id string) (Run, error)
 	// Cancel asks a running run to end. ErrNotFound, ErrNotRunning.
@@ -92,7 +94,8 @@ type Problem struct {
 	// Code is fixed, and the anchor of its chapter in docs/runbook.md: wal-gap,
 	// repository-down, backup-old, backup-failed, wal-behind, wal-conflict,
 	// history-conflict, node-down, no-primary, queue-dropped, verify-old,
-	// verify-failed, expire-failed, config-invalid, no-leader.
+	// verify-failed, drill-old, drill-failed, expire-failed, config-invalid,
+	// no-leader.
 	Code  string    `json:"code"`
 	Repo  string    `json:"repo,omitempty"`
 	Node  string    `json:"node,omitempty"`
@@ -161,6 +164,10 @@ type Repository struct {
 	// Verified is the last verification that ended well; zero: none.
 	Verified time.Time `json:"verified,omitzero"`
 	Expired  time.Time `json:"expired,omitzero"`
+	// Drill is the last rehearsal of a restore, DrillPassed the last one that
+	// passed; none: there was none.
+	Drill       *Drill `json:"drill,omitempty"`
+	DrillPassed *Drill `json:"drill_passed,omitempty"`
 	// Schedules by kind, as configured.
 	Schedules map[string]string `json:"schedules"`
 	Retention string            `json:"retention"` // one sentence for people
@@ -182,6 +189,33 @@ type Backup struct {
 	From        string            `json:"from,omitempty"` // node
 	Annotations map[string]string `json:"annotations,omitempty"`
 	PinnedUntil time.Time         `json:"pinned_until,omitzero"`
+}
+
+// Drill is what came of one rehearsal of a restore.
+type Drill struct {
+	Started time.Time  `json:"started"`
+	Ended   time.Time  `json:"ended"`
+	Passed  bool       `json:"passed"`
+	Error   string     `json:"error,omitempty"` // why it failed
+	By      string     `json:"by,omitempty"`    // host
+	Backup  repo.Label `json:"backup,omitempty"`
+	// Target is the moment that was restored; zero: the newest.
+	Target time.Time `json:"target,omitzero"`
+	// Timeline and LSN are where recovery ended.
+	Timeline pg.Timeline `json:"timeline,omitempty"`
+	LSN      pg.LSN      `json:"lsn,omitempty"`
+	Bytes    int64       `json:"bytes"` // restored
+	// How long it took until the files were there, until the server was open,
+	// and to check it.
+	RestoreSeconds  float64 `json:"restore_seconds"`
+	RecoverySeconds float64 `json:"recovery_seconds"`
+	CheckSeconds    float64 `json:"check_seconds"`
+	Checks          int     `json:"checks"` // that were made
+}
+
+// Took is how long it took until the server was open.
+func (d Drill) Took() time.Duration {
+	return time.Duration((d.RestoreSeconds + d.RecoverySeconds) * float64(time.Second))
 }
 
 // Timeline is the coverage of one timeline.
@@ -237,7 +271,7 @@ const (
 type Run struct {
 	ID      string   `json:"id"`
 	Repo    string   `json:"repo"`
-	Kind    string   `json:"kind"` // full, differential, incremental, expire, verify, repair
+	Kind    string   `json:"kind"` // full, differential, incremental, expire, verify, repair, drill
 	State   RunState `json:"state"`
 	Manual  bool     `json:"manual"` // not by schedule
 	Attempt int      `json:"attempt"`

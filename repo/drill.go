@@ -90,16 +90,67 @@ func (r *Repository) Drills(ctx context.Context, most int) ([]Drill, error) {
 	}
 	var all []Drill
 	for _, key := range keys[max(0, len(keys)-most):] {
-		var d Drill
-		err := r.getSealed(ctx, key, &d, r.Encrypted())
-		switch {
-		case err == nil && d.Format == Format:
-			all = append(all, d)
-		case err != nil && !errors.Is(err, ErrIntegrity) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNoIdentity):
+		d, err := r.drill(ctx, key)
+		if err != nil && !errors.Is(err, ErrIntegrity) {
 			return nil, err
+		}
+		if d != nil {
+			all = append(all, *d)
 		}
 	}
 	return all, nil
+}
+
+// drill reads one result; nil: it is gone, or not for us to read.
+func (r *Repository) drill(ctx context.Context, key string) (*Drill, error) {
+	var d Drill
+	err := r.getSealed(ctx, key, &d, r.Encrypted())
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoIdentity), err == nil && d.Format != Format:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &d, nil
+}
+
+// DrillCache remembers the results that were read from one repository: they never
+// change. The zero value is empty. For one goroutine at a time.
+type DrillCache struct{ known map[string]*Drill } // nil: not for us to read
+
+// NewestDrills is LastDrills of all results that are kept. It reads what it has
+// not read before.
+func (r *Repository) NewestDrills(ctx context.Context, cache *DrillCache) (passed, last *Drill, err error) {
+	keys, err := r.drillKeys(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	kept := map[string]*Drill{}
+	for _, key := range slices.Backward(keys) {
+		d, ok := cache.known[key]
+		if !ok {
+			d, err = r.drill(ctx, key)
+			if errors.Is(err, ErrIntegrity) {
+				continue // perhaps it can be read the next time
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+		}
+		kept[key] = d
+		if d == nil {
+			continue
+		}
+		if last == nil {
+			last = d
+		}
+		if d.OK() {
+			passed = d
+			break
+		}
+	}
+	cache.known = kept // what is older, or gone, is not asked for again
+	return passed, last, nil
 }
 
 // LastDrills picks, of results in their order, the newest one that passed and

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/walkeep/walkeep/repo/object/faulty"
 	"github.com/walkeep/walkeep/repo/object/memory"
 )
 
@@ -45,4 +46,26 @@ func TestDrills(t *testing.T) {
 	all, err = r.Drills(t.Context(), 1000)
 	require.NoError(t, err)
 	require.Len(t, all, keptDrills-1)
+
+	// Who looks again reads what is new.
+	reads := faulty.New(store)
+	r, err = Open(Options{Name: "repo1", Store: reads, Cluster: "test"})
+	require.NoError(t, err)
+	var cache DrillCache
+	look := func(reading int) {
+		t.Helper()
+		before := reads.Count(faulty.Get)
+		passed, last, err = r.NewestDrills(t.Context(), &cache)
+		require.NoError(t, err)
+		require.Equal(t, reading, reads.Count(faulty.Get)-before)
+	}
+	look(2)
+	require.False(t, last.OK())
+	require.True(t, passed.OK())
+	look(0)
+	require.False(t, last.OK())
+	require.NoError(t, r.PutDrill(t.Context(), Drill{Started: testTime.Add(24 * time.Hour), Backup: testLabel}))
+	look(1)
+	require.Equal(t, passed, last)
+	require.True(t, last.Started.Equal(testTime.Add(24*time.Hour)))
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -127,15 +128,24 @@ func requireComplete(t *testing.T, dir string, c content, ts string) {
 	requireRestored(t, dir, c, map[string]string{syntheticTS: ts})
 }
 
-// TestRunDiskFull runs again in a mount namespace of its own, where it may
-// mount a small file system whoever runs it.
+// TestRunDiskFull restores onto a file system that is full, fills up, and is
+// read-only.
 func TestRunDiskFull(t *testing.T) {
-	if dir := os.Getenv(childVariable); dir != "" {
+	if dir := inMountNamespace(t); dir != "" {
 		require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"))
 		diskFull(t, dir)
-		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestRunDiskFull$", "-test.v")
+}
+
+// inMountNamespace runs the test again in a mount namespace of its own, where
+// it may mount what it wants whoever runs it, and gets a directory for that.
+// Outside it is "".
+func inMountNamespace(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv(childVariable); dir != "" {
+		return dir
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), childVariable+"="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
@@ -147,7 +157,48 @@ func TestRunDiskFull(t *testing.T) {
 	}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "PASS: TestRunDiskFull")
+	require.Contains(t, string(out), "PASS: "+t.Name())
+	return ""
+}
+
+// TestDeltaOnSharedStorage: a server of another host may be using a directory on
+// a file system that several hosts can mount, and its process is nobody's here.
+func TestDeltaOnSharedStorage(t *testing.T) {
+	mount := inMountNamespace(t)
+	if mount == "" {
+		return
+	}
+	s := newSynthetic(t, nil)
+	c := syntheticContent(rand.New(rand.NewPCG(10, 10)))
+	sum := s.backup(c, repo.Full, 300_000, nil)
+	local, shared := filepath.Join(t.TempDir(), "data"), filepath.Join(mount, "data")
+	_, err := Run(t.Context(), s.plan(sum), options(local))
+	require.NoError(t, err)
+	gone := exec.Command("true")
+	require.NoError(t, gone.Run())
+	pid := fmt.Sprintf("%d\n%s\n", gone.Process.Pid, shared)
+	require.NoError(t, os.WriteFile(filepath.Join(local, "postmaster.pid"), []byte(pid), 0o600))
+	require.NoError(t, unix.Mount("ramfs", mount, "ramfs", 0, "")) // not one of those that one host has for itself
+	out, err := exec.Command("cp", "-a", local, shared).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	_, err = Run(t.Context(), s.plan(sum), deltaOptions(shared))
+	require.ErrorIs(t, err, ErrServerRunning)
+	require.ErrorContains(t, err, "remove that file")
+	require.FileExists(t, filepath.Join(shared, "postmaster.pid"))
+	require.NoError(t, os.Remove(filepath.Join(shared, "postmaster.pid")))
+	requireRestored(t, shared, c, nil) // untouched
+}
+
+// requireClosed: this process has nothing open below a directory.
+func requireClosed(t *testing.T, below string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, fd := range fds {
+		to, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
+		require.False(t, err == nil && strings.HasPrefix(to, below+"/"), "left open: %s", to)
+	}
 }
 
 // diskFull restores about 15 MiB into 24.
@@ -179,6 +230,7 @@ func diskFull(t *testing.T, mount string) {
 	require.ErrorIs(t, err, ErrNoSpace)
 	require.ErrorContains(t, err, "run again")
 	require.NoFileExists(t, filepath.Join(dir, controlFile))
+	requireClosed(t, mount)
 
 	// There is room again.
 	require.NoError(t, os.Remove(ballast))

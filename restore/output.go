@@ -85,6 +85,7 @@ func (o *output) open() (*os.File, bool, error) {
 		return nil, false, fmt.Errorf("make file %s: %w", o.where(), noSpace(err))
 	}
 	o.file = f
+	o.dir.opened.add(f)
 	switch {
 	case o.zeroes:
 		if o.inPlace { // nothing of what was there stays
@@ -162,7 +163,10 @@ func (o *output) finish() (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() {
+		o.dir.opened.remove(f)
+		err = errors.Join(err, f.Close())
+	}()
 	var crc uint32
 	for _, p := range o.crcs {
 		crc = repo.CombineCRC(crc, p.crc, p.length)

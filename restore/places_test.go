@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"testing"
 
@@ -74,4 +75,91 @@ func TestRunIntoLink(t *testing.T) {
 		require.NoError(t, err)
 		require.NotZero(t, st.Mode()&fs.ModeSymlink)
 	}
+}
+
+// Who may not write there is told so, and nothing is touched. For root, what
+// stops everybody else is taken away first.
+func TestRunRefusesForeignDirectory(t *testing.T) {
+	storeDir := filepath.Join(t.TempDir(), "repo")
+	store, err := filesystem.New(filesystem.Options{Path: storeDir, Create: true})
+	require.NoError(t, err)
+	s := newSynthetic(t, store)
+	c := syntheticContent(rand.New(rand.NewPCG(72, 1)))
+	sum := s.backup(c, repo.Full, 300_000, nil)
+	b, err := json.Marshal(sum)
+	require.NoError(t, err)
+	summary := filepath.Join(t.TempDir(), "summary")
+	require.NoError(t, os.WriteFile(summary, b, 0o600))
+	restore := func(how, dir string) (string, error) {
+		args := []string{os.Args[0], storeDir, summary, dir}
+		if os.Geteuid() == 0 {
+			args = append([]string{"setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"}, args...)
+		}
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), childVariable+"="+how)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	foreign := func(dir string) {
+		t.Helper()
+		if os.Geteuid() == 0 {
+			require.NoError(t, os.Chown(dir, 12345, 12345))
+			require.NoError(t, os.Chmod(dir, 0o700))
+		} else {
+			require.NoError(t, os.Chmod(dir, 0))
+		}
+		t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
+	}
+
+	empty := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.Mkdir(empty, 0o700))
+	foreign(empty)
+	out, err := restore("restore", empty)
+	require.Error(t, err)
+	require.Contains(t, out, empty)
+	require.Contains(t, out, "permission denied")
+
+	full := filepath.Join(t.TempDir(), "full")
+	_, err = Run(t.Context(), s.plan(sum), options(full))
+	require.NoError(t, err)
+	foreign(full)
+	out, err = restore("delta", full)
+	require.Error(t, err)
+	require.Contains(t, out, "permission denied")
+	require.NoError(t, os.Chmod(full, 0o700))
+	requireRestored(t, full, c, nil)
+}
+
+// PostgreSQL refuses a data directory that others may write to, or read, and
+// one that is another user's.
+func TestRunOwnsDirectory(t *testing.T) {
+	s := newSynthetic(t, nil)
+	sum := s.backup(syntheticContent(rand.New(rand.NewPCG(73, 1))), repo.Full, 300_000, nil)
+	dir := filepath.Join(t.TempDir(), "data")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.Chmod(dir, 0o777))
+	_, err := Run(t.Context(), s.plan(sum), options(dir))
+	require.NoError(t, err)
+	st, err := os.Stat(dir)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o700), st.Mode().Perm())
+	nobody, err := user.Lookup("nobody") // who has the files in the backup
+	require.NoError(t, err)
+	for _, name := range []string{".", "PG_VERSION", "recovery.signal", "global"} {
+		st, err := os.Stat(filepath.Join(dir, name))
+		require.NoError(t, err)
+		uid, _, ok := ownerOf(st)
+		require.True(t, ok)
+		want := fmt.Sprint(os.Geteuid())
+		if want == "0" { // only root can give files away
+			want = nobody.Uid
+		}
+		require.Equal(t, want, fmt.Sprint(uid), name)
+	}
+
+	// A user who does not exist here.
+	o := &owners{root: true, uid: 7, gid: 8, users: map[string]int{}, groups: map[string]int{}}
+	uid, gid, ok := o.of(&repo.FileEntry{Owner: "no such user", Group: "no such group", UID: 1, GID: 1})
+	require.True(t, ok)
+	require.Equal(t, []int{7, 8}, []int{uid, gid})
 }

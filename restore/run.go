@@ -226,6 +226,7 @@ func (r *run) close() {
 	}
 	if r.tree != nil {
 		r.tree.leave()
+		r.tree.opened.close()
 	}
 	for _, p := range r.places {
 		p.close()

@@ -3,9 +3,11 @@ package restore
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,16 +18,51 @@ import (
 // written by workers long after the walk went on. Opening files by one name in
 // an open directory saves looking up the whole path for each of them.
 type dir struct {
-	root *os.Root
-	refs atomic.Int32
+	root   *os.Root
+	refs   atomic.Int32
+	opened *opened
 }
 
 func (d *dir) hold() *dir { d.refs.Add(1); return d }
 
 func (d *dir) drop() {
 	if d.refs.Add(-1) == 0 {
+		d.opened.remove(d.root)
 		_ = d.root.Close()
 	}
+}
+
+// opened are the directories and files that are open for writing: a restore that
+// ends early closes them, so that a service that rehearses restores does not run
+// out of descriptors, nor keep a file system from being unmounted.
+type opened struct {
+	mu  sync.Mutex // guards all
+	all map[io.Closer]struct{}
+}
+
+func (o *opened) add(c io.Closer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.all == nil {
+		o.all = map[io.Closer]struct{}{}
+	}
+	o.all[c] = struct{}{}
+}
+
+func (o *opened) remove(c io.Closer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, c)
+}
+
+// close closes what is left, when nobody works any more.
+func (o *opened) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c := range o.all {
+		_ = c.Close()
+	}
+	o.all = nil
 }
 
 // tree makes directories in the order of the manifest and hands out open ones.
@@ -36,6 +73,7 @@ type tree struct {
 	dest   map[string]string // where tablespaces go, by link
 	owners *owners
 	delta  bool // directories may be there
+	opened opened
 
 	current *dir
 	at      string // path of current
@@ -68,7 +106,8 @@ func (t *tree) dirOf(p string) (*dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", parent, err)
 	}
-	t.current, t.at = &dir{root: root}, parent
+	t.opened.add(root)
+	t.current, t.at = &dir{root: root, opened: &t.opened}, parent
 	t.current.hold()
 	return t.current.hold(), nil
 }

@@ -52,14 +52,6 @@ func (r *repository) verify(ctx context.Context, run repo.JobRun) (scheduler.Out
 	return scheduler.Outcome{}, err
 }
 
-// drill rehearses a restore. It is recorded in the repository besides.
-func (r *repository) drill(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
-	p, done := r.s.progressOf(run.ID)
-	defer done()
-	p.Stage("rehearsing a restore")
-	return scheduler.Outcome{}, r.s.settings().Drill(ctx, r.conf().Work, p.Stage)
-}
-
 // repair fills in the WAL that is missing.
 func (r *repository) repair(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
 	p, done := r.s.progressOf(run.ID)

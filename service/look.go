@@ -26,6 +26,7 @@ type view struct {
 	holdings repo.Holdings
 	coverage archive.Coverage
 	windows  []repo.Window
+	drilled  drilled
 	paused   *repo.Pause
 	leader   string
 	shown    api.Repository // without what changes between looks
@@ -131,6 +132,9 @@ func (r *repository) seeWhole(ctx context.Context, id pg.SystemID, c *archive.Re
 		if pins, err = c.Epoch.Pins(ctx); err != nil && !errors.Is(err, repo.ErrIntegrity) {
 			return err
 		}
+	}
+	if v.drilled.passed, v.drilled.last, err = w.NewestDrills(ctx, &r.drillCache); err != nil {
+		return err
 	}
 	if v.paused, err = w.Paused(ctx); err != nil {
 		return err

@@ -79,6 +79,7 @@ func (f *finder) repository(r *api.Repository, v view, conf Repo, runs []repo.Jo
 		f.seen["behind "+r.Name] = true
 	}
 	f.jobs(r.Name, conf, runs)
+	f.drills(r.Name, v, conf, runs)
 	for _, p := range f.snap.Problems[from:] {
 		r.Level = worse(r.Level, p.Level)
 	}
@@ -133,20 +134,26 @@ func (f *finder) late(name string, j scheduler.Job, runs []repo.JobRun) {
 			from = run.Started
 		}
 	}
+	f.overdue(name, j, from, running(runs, j.Kind))
+}
+
+// overdue tells that a job whose last success began at a moment (zero: there is
+// none) is late.
+func (f *finder) overdue(name string, j scheduler.Job, from time.Time, running bool) {
+	if j.Schedule == nil {
+		return
+	}
 	if from.IsZero() {
 		f.seen["first "+name] = true
 		from = f.s.sinceWhen("first "+name, f.now)
 	}
 	due := j.Schedule.Next(from)
-	if due.IsZero() || f.now.Sub(due) < oldAfter {
-		return
-	}
-	if running(runs, j.Kind) {
+	if due.IsZero() || f.now.Sub(due) < oldAfter || running {
 		return
 	}
 	level, code := api.Warning, "backup-old"
-	if j.Kind == scheduler.Verify {
-		code = "verify-old"
+	if !j.Kind.Backup() {
+		code = string(j.Kind) + "-old"
 	} else if again := j.Schedule.Next(due); !again.IsZero() && f.now.Sub(again) > oldAfter {
 		level = api.Critical
 	}
@@ -154,8 +161,11 @@ func (f *finder) late(name string, j scheduler.Job, runs []repo.JobRun) {
 }
 
 func what(k scheduler.Kind) string {
-	if k.Backup() {
+	switch {
+	case k.Backup():
 		return string(k) + " backup"
+	case k == scheduler.Drill:
+		return "rehearsal of a restore"
 	}
 	return "verification"
 }

@@ -20,6 +20,8 @@ type repository struct {
 	runner *scheduler.Runner
 	stop   context.CancelFunc // of serve
 	ended  chan struct{}      // closed when serve has ended
+	// drillCache is for looks alone.
+	drillCache repo.DrillCache
 
 	mu      sync.Mutex // guards what follows
 	config  Repo

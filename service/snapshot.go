@@ -80,6 +80,7 @@ func (s *Service) showRepository(r *repository, v view, conf Repo, runs []repo.J
 		out.Gaps = []api.Gap{} // not sure yet
 	}
 	out.Verified, out.Expired = lastDone(runs, scheduler.Verify), lastDone(runs, scheduler.Expire)
+	out.Drill, out.DrillPassed = showDrill(v.drilled.last), showDrill(v.drilled.passed)
 	if out.Behind > 0 {
 		out.BehindSince = s.sinceWhen("behind "+r.name, v.at)
 	}

@@ -175,6 +175,13 @@ func (s *Service) Repair(_ context.Context, repo string) (api.Run, error) {
 	return s.start(repo, "repair", "", nil)
 }
 
+// Drill starts a run.
+func (s *Service) Drill(_ context.Context, repo string) (api.Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.start(repo, "drill", "", nil)
+}
+
 // Run finds a run.
 func (s *Service) Run(_ context.Context, id string) (api.Run, error) {
 	s.mu.Lock()

@@ -106,6 +106,11 @@ func sampleRepo(name, location string, n int) api.Repository {
 			},
 		},
 	}
+	r.Drill = &api.Drill{
+		Started: now.Add(-30 * time.Hour), Ended: now.Add(-29 * time.Hour), Passed: true, By: "walkeep-0", Backup: r.Backups[len(r.Backups)-1].Label, Timeline: 2,
+		LSN: 0x3_89000028, Bytes: 40 << 30, RestoreSeconds: 311.2, RecoverySeconds: 24.8, CheckSeconds: 190, Checks: 2,
+	}
+	r.DrillPassed = r.Drill
 	oldest := r.Backups[len(r.Backups)-1]
 	var labels []repo.Label
 	for _, b := range slices.Backward(r.Backups) {

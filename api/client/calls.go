@@ -130,6 +130,11 @@ func (c *Client) Repair(ctx context.Context, repo string) (api.Run, error) {
 	return post[api.Run](ctx, c, "/v1/repos/"+url.PathEscape(repo)+"/repair", nil)
 }
 
+// Drill begins a rehearsal of a restore.
+func (c *Client) Drill(ctx context.Context, repo string) (api.Run, error) {
+	return post[api.Run](ctx, c, "/v1/repos/"+url.PathEscape(repo)+"/drill", nil)
+}
+
 // Pause keeps scheduled runs of a repository ("" for all) from starting, or
 // lets them start again. It returns all repositories that are paused then.
 func (c *Client) Pause(ctx context.Context, repo string, paused bool) ([]string, error) {

@@ -64,6 +64,11 @@ var definitions = []definition{
 	{"next_run_timestamp_seconds", "When the next run of the kind is due.", []string{"repo", "kind"}, false},
 	{"verify_last_timestamp_seconds", "When a verification of the repository last ended well.", []string{"repo"}, false},
 	{"verify_since_last_completion_seconds", "How long ago that was.", []string{"repo"}, false},
+	{"drill_last_success", "Whether the last rehearsal of a restore passed.", []string{"repo"}, false},
+	{"drill_last_timestamp_seconds", "When the last rehearsal of a restore ended.", []string{"repo"}, false},
+	{"drill_last_successful_timestamp_seconds", "When the last rehearsal of a restore that passed ended.", []string{"repo"}, false},
+	{"drill_since_last_success_seconds", "How long ago that was.", []string{"repo"}, false},
+	{"drill_last_duration_seconds", "How long each part of it took: restore, recovery, checks.", []string{"repo", "part"}, false},
 	{"expire_last_timestamp_seconds", "When an expiry of the repository last ended well.", []string{"repo"}, false},
 	{"expire_since_last_completion_seconds", "How long ago that was.", []string{"repo"}, false},
 }

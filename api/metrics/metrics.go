@@ -193,8 +193,23 @@ func (g *gathering) repository(r *api.Repository) {
 	g.time("recovery_window_latest_timestamp_seconds", latest, r.Name)
 	g.time("verify_last_timestamp_seconds", r.Verified, r.Name)
 	g.age("verify_since_last_completion_seconds", r.Verified, r.Name)
+	g.drills(r)
 	g.time("expire_last_timestamp_seconds", r.Expired, r.Name)
 	g.age("expire_since_last_completion_seconds", r.Expired, r.Name)
+}
+
+func (g *gathering) drills(r *api.Repository) {
+	if r.Drill != nil {
+		g.add("drill_last_success", truth(r.Drill.Passed), r.Name)
+		g.time("drill_last_timestamp_seconds", r.Drill.Ended, r.Name)
+	}
+	if d := r.DrillPassed; d != nil {
+		g.time("drill_last_successful_timestamp_seconds", d.Ended, r.Name)
+		g.age("drill_since_last_success_seconds", d.Ended, r.Name)
+		g.add("drill_last_duration_seconds", d.RestoreSeconds, r.Name, "restore")
+		g.add("drill_last_duration_seconds", d.RecoverySeconds, r.Name, "recovery")
+		g.add("drill_last_duration_seconds", d.CheckSeconds, r.Name, "checks")
+	}
 }
 
 // backups shows the newest backup of each type, and how many there are. A full

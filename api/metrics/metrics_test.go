@@ -56,6 +56,9 @@ func TestValues(t *testing.T) {
 			`walkeep_run_last_success{cluster="hippo",kind="incremental",repo="repo1"} 1`,
 			`walkeep_verify_since_last_completion_seconds{cluster="hippo",repo="repo1"} 93600`,
 			`walkeep_node_lag_bytes{cluster="hippo",node="hippo-2"} 4808`,
+			`walkeep_drill_last_success{cluster="hippo",repo="repo1"} 1`,
+			`walkeep_drill_since_last_success_seconds{cluster="hippo",repo="repo1"} 162000`,
+			`walkeep_drill_last_duration_seconds{cluster="hippo",part="recovery",repo="repo1"} 74`,
 			"process_resident_memory_bytes",
 		}},
 		"gaps": {scenes.WithGap(), []string{
@@ -67,6 +70,8 @@ func TestValues(t *testing.T) {
 			`walkeep_wal_behind_seconds{cluster="hippo",repo="repo2"} 240`,
 			`walkeep_agent_queue_files{cluster="hippo",node="hippo-2",repo="repo2"} 7`,
 			`walkeep_agent_queue_oldest_seconds{cluster="hippo",node="hippo-2",repo="repo2"} 240`,
+			`walkeep_drill_last_success{cluster="hippo",repo="repo2"} 0`,
+			`walkeep_drill_since_last_success_seconds{cluster="hippo",repo="repo2"} 163200`,
 			`walkeep_problem{cluster="hippo",code="wal-gap",level="critical",node="",repo="repo2"} 1`,
 		}},
 		"dead repository": {scenes.DeadRepository(), []string{

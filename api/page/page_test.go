@@ -83,13 +83,13 @@ func TestVerdicts(t *testing.T) {
 	}{
 		"all well": {
 			scenes.AllWell(),
-			[]string{"All is well", "Can be restored to any moment", "18 Oct 03:23", "04:12:37", "in repo1)", "Nothing is running", "Europe/Berlin", "up to date"},
+			[]string{"All is well", "Can be restored to any moment", "18 Oct 03:23", "04:12:37", "in repo1)", "Nothing is running", "Europe/Berlin", "up to date", "restore test", "took 22 min"},
 			[]string{`class="hole"`, "Recent failures"},
 		},
 		"gaps": {
 			scenes.WithGap(),
 			[]string{
-				"Not well", "1 critical problem, 2 warnings", `class="hole"`, "#wal-gap", "1 gap", "7 segments behind for 4 min",
+				"Not well", "2 critical problems, 2 warnings", "failed</b>", `class="hole"`, "#wal-gap", "1 gap", "7 segments behind for 4 min",
 				"no space left on device", "Conflicts:", "00000002000005A30000007F", "2 pages with a wrong checksum", "pinned",
 			},
 			nil,

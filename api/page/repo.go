@@ -27,6 +27,7 @@ type repoView struct {
 	Stored         string
 	Verified       moment
 	Expired        moment
+	Drill          drillView
 	Rows           []row
 	Axis           template.HTML
 	HiddenLines    int
@@ -61,13 +62,31 @@ type backupView struct {
 	Annotations                           string
 }
 
+// drillView is the last rehearsal of a restore that passed, and whether a later
+// one failed.
+type drillView struct {
+	Passed moment
+	Took   string // until the server was open
+	Failed moment // zero: it did not
+}
+
+func newDrillView(r *api.Repository, at func(time.Time) moment) (v drillView) {
+	if d := r.DrillPassed; d != nil {
+		v.Passed, v.Took = at(d.Ended), spell(d.Took())
+	}
+	if d := r.Drill; d != nil && !d.Passed {
+		v.Failed = at(d.Ended)
+	}
+	return v
+}
+
 type scheduleView struct{ Kind, Cron string }
 
 func newRepoView(s *api.Snapshot, r *api.Repository, of span, now time.Time) repoView {
 	at := func(t time.Time) moment { return moment{t.In(now.Location()), now} }
 	v := repoView{
 		Name: r.Name, Location: r.Location, Level: level(r.Level), Error: cut(r.Error), Paused: r.Paused,
-		LookedAt: at(r.LookedAt), Verified: at(r.Verified), Expired: at(r.Expired),
+		LookedAt: at(r.LookedAt), Verified: at(r.Verified), Expired: at(r.Expired), Drill: newDrillView(r, at),
 		Stored: bytesText(r.StoredBytes), Count: len(r.Backups), Retention: r.Retention,
 	}
 	v.Word = map[api.Level]string{api.OK: "well", api.Warning: "needs attention", api.Critical: "not well"}[v.Level]
@@ -93,7 +112,7 @@ func newRepoView(s *api.Snapshot, r *api.Repository, of span, now time.Time) rep
 
 // scheduleRank puts backups first, from full to incremental.
 func scheduleRank(kind string) int {
-	order := []string{"full", "differential", "incremental", "expire", "verify", "repair"}
+	order := []string{"full", "differential", "incremental", "expire", "verify", "repair", "drill"}
 	if i := slices.Index(order, kind); i >= 0 {
 		return i
 	}

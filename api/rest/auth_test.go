@@ -60,7 +60,7 @@ func TestEveryOperationHasARole(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 9, operators)
+	require.Equal(t, 10, operators)
 	require.Same(t, before, f.service.Snapshot(), "something was changed")
 	for _, probe := range []string{"/healthz", "/readyz"} {
 		status, _, answer := f.request(c, http.MethodGet, probe, "", "")

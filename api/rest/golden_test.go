@@ -130,6 +130,7 @@ func theShown() []shown {
 		{id: "cancel-run", method: http.MethodPost, path: "/v1/runs/20261122-123000-repo1-incremental/cancel"},
 		{id: "start-backup", method: http.MethodPost, path: "/v1/backups", body: `{"repo":"repo1","type":"full","annotations":{"ticket":"OPS-12"}}`, prepare: idle},
 		{id: "expire", method: http.MethodPost, path: "/v1/repos/repo2/expire", body: `{"dry_run":false}`},
+		{id: "drill", method: http.MethodPost, path: "/v1/repos/repo1/drill", prepare: idle},
 		{id: "verify", method: http.MethodPost, path: "/v1/repos/repo1/verify", prepare: idle},
 		{id: "repair", method: http.MethodPost, path: "/v1/repos/repo2/repair"},
 		{id: "pause-repository", method: http.MethodPost, path: "/v1/repos/repo1/pause"},

@@ -60,6 +60,13 @@ func (h *handler) jobs(a huma.API) {
 	}, func(ctx context.Context, in *RepoPath) (*accepted, error) {
 		return h.begin(ctx, in.Repo, h.Service.Repair)
 	})
+	register(h, a, operation{
+		id: "drill", method: http.MethodPost, path: "/v1/repos/{repo}/drill", tag: "restore", role: api.Operator, status: http.StatusAccepted,
+		summary:     "Rehearse a restore",
+		description: "Begins a run that restores to scratch space on the machine of the service, recovers, checks what comes out, and removes it.", errors: conflict,
+	}, func(ctx context.Context, in *RepoPath) (*accepted, error) {
+		return h.begin(ctx, in.Repo, h.Service.Drill)
+	})
 	h.pauses(a)
 }
 

@@ -55,7 +55,7 @@ func TestFaultsOfPathsAndMethods(t *testing.T) {
 	} {
 		require.ErrorIs(t, fault(t, h, "GET", path, "", 404), api.ErrNotFound)
 	}
-	for _, path := range []string{"/v1/repos/nope/expire", "/v1/repos/nope/verify", "/v1/repos/nope/repair", "/v1/repos/nope/pause", "/v1/repos/nope/resume", "/v1/runs/nope/cancel"} {
+	for _, path := range []string{"/v1/repos/nope/expire", "/v1/repos/nope/verify", "/v1/repos/nope/repair", "/v1/repos/nope/drill", "/v1/repos/nope/pause", "/v1/repos/nope/resume", "/v1/runs/nope/cancel"} {
 		require.ErrorIs(t, fault(t, h, "POST", path, "", 404), api.ErrNotFound)
 	}
 }

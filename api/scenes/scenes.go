@@ -67,9 +67,14 @@ func Repository(name, location string, now time.Time, weeks int) api.Repository 
 	r := api.Repository{
 		Name: name, Location: location, Level: api.OK, LookedAt: now.Add(-20 * time.Second),
 		Verified: now.Add(-26 * time.Hour), Expired: now.Add(-12 * time.Minute), StoredBytes: int64(weeks) * 71 * gib,
-		Schedules: map[string]string{"full": "0 1 * * 0", "differential": "0 1 * * 1-6", "incremental": "0 * * * *"},
+		Schedules: map[string]string{"full": "0 1 * * 0", "differential": "0 1 * * 1-6", "incremental": "0 * * * *", "drill": "0 5 * * 6"},
 		Retention: fmt.Sprintf("Full backups of %d days are kept, and the newest older one.", weeks*7),
 	}
+	r.DrillPassed = &api.Drill{
+		Started: now.Add(-46 * time.Hour), Ended: now.Add(-45 * time.Hour), Passed: true, By: "walkeep-5d8f7c-x2x9k", Timeline: 3, LSN: 0x5A3F0000028,
+		Bytes: 212 * gib, RestoreSeconds: 1260, RecoverySeconds: 74, CheckSeconds: 902, Checks: 3,
+	}
+	r.Drill = r.DrillPassed
 	start := now.Add(-time.Duration(weeks) * 7 * day).Truncate(day)
 	for start.Weekday() != time.Sunday {
 		start = start.Add(-day)
@@ -154,6 +159,13 @@ func WithGap() *api.Snapshot {
 		{Level: api.Warning, Code: "wal-conflict", Repo: "repo2", Since: Now.Add(-9 * day), Text: "Two nodes archived 00000002000005A30000007F with different contents; the second copy is under conflict/."},
 		{Level: api.Warning, Code: "wal-behind", Repo: "repo2", Node: "hippo-2", Since: Now.Add(-4 * time.Minute), Text: "7 segments wait to be archived."},
 	}
+	r.Drill = &api.Drill{
+		Started: Now.Add(-5 * time.Hour), Ended: Now.Add(-4 * time.Hour), By: "walkeep-5d8f7c-x2x9k", Bytes: 212 * gib, RestoreSeconds: 1301, RecoverySeconds: 66,
+		CheckSeconds: 877, Checks: 3, Error: "orders: it yields false",
+	}
+	s.Problems = append(s.Problems, api.Problem{
+		Level: api.Critical, Code: "drill-failed", Repo: "repo2", Since: Now.Add(-4 * time.Hour), Text: "the last rehearsal of a restore from repo2 failed: orders: it yields false",
+	})
 	r.Behind, r.BehindSince = 7, Now.Add(-4*time.Minute)
 	s.Nodes[2].Agent.Queues[1] = api.AgentQueue{
 		Repo: "repo2", Waiting: 7, WaitingBytes: 7 << 24, Oldest: Now.Add(-4 * time.Minute), Error: "put object: write /backups/hippo/wal: no space left on device",

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,8 @@ type Options struct {
 
 	// SegmentMB is wal_segment_size; default 16.
 	SegmentMB int
+	// Standby: Dynamic makes it a standby cluster, whose leader is in recovery.
+	Standby bool
 	// Dynamic is laid over bootstrap.dcs, PostgreSQL over the section of that
 	// name of every node's file, Bootstrap over the section of that name.
 	Dynamic, PostgreSQL, Bootstrap map[string]any
@@ -110,6 +113,18 @@ func (c *Cluster) AddNode(_ context.Context, name string, local map[string]any) 
 
 // LocalDataDir is the data directory as every node sees its own.
 func (c *Cluster) LocalDataDir() string { return filepath.Join(c.Network.Local, "pgdata") }
+
+// StopPatroni ends Patroni, which stops PostgreSQL in order.
+func (n *Node) StopPatroni(ctx context.Context) error {
+	for n.Signal(syscall.SIGTERM, isPatroni) > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of Patroni on %s: %w", n.Name, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
+}
 
 // StartPatroni boots the machine if it is off, and starts Patroni, which starts
 // PostgreSQL.
@@ -328,22 +343,54 @@ func (c *Cluster) Node(name string) *Node {
 	return nil
 }
 
-// WaitLeader returns the node that leads and takes writes.
+// WaitLeader returns the node that leads and takes writes, or leads a standby
+// cluster.
 func (c *Cluster) WaitLeader(ctx context.Context) (*Node, error) {
 	return c.wait(ctx, "a leader", func(members []Member) *Node { return c.leader(ctx, members) })
 }
 
 func (c *Cluster) leader(ctx context.Context, members []Member) *Node {
+	role, recovering := "leader", "f"
+	if c.o.Standby {
+		role, recovering = "standby_leader", "t"
+	}
 	for _, m := range members {
 		n := c.Node(m.Name)
-		if n == nil || m.Role != "leader" || m.State != "running" {
+		if n == nil || m.Role != role || m.State != "running" {
 			continue
 		}
-		if text, err := n.Text(ctx, "select pg_is_in_recovery()"); err == nil && text == "f" {
+		if text, err := n.Text(ctx, "select pg_is_in_recovery()"); err == nil && text == recovering {
 			return n
 		}
 	}
 	return nil
+}
+
+// Promote makes a standby cluster a cluster of its own, and returns its leader
+// when every node follows it.
+func (c *Cluster) Promote(ctx context.Context) (*Node, error) {
+	if err := c.Patch(ctx, map[string]any{"standby_cluster": nil}); err != nil {
+		return nil, err
+	}
+	c.o.Standby = false
+	return c.WaitHealthy(ctx)
+}
+
+// Demote makes a cluster whose Patroni runs on no node a standby cluster: it is
+// one when Patroni is started again.
+func (c *Cluster) Demote(ctx context.Context, on *Node, standbyCluster map[string]any) error {
+	text, err := json.Marshal(map[string]any{"standby_cluster": standbyCluster})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(on.Disk, "standby.json")
+	if err := errors.Join(os.WriteFile(path, text, 0o600), c.env.Own(path)); err != nil {
+		return err
+	}
+	at := func(name string) string { return filepath.Join(c.Network.Local, name) }
+	_, err = on.Run(ctx, "patronictl", "-c", at("patroni.yml"), "edit-config", c.o.Scope, "--force", "--apply", at("standby.json"))
+	c.o.Standby = err == nil
+	return err
 }
 
 // WaitOtherLeader waits for a leader that is not n.
