@@ -18,7 +18,13 @@ import (
 type Outcome struct {
 	Label repo.Label // of the backup that was taken, if one was
 	Node  string     // where
+	// Report is what the run did and found, for people, a line each. The first
+	// maxReport lines are kept.
+	Report []string
 }
+
+// maxReport bounds what the history keeps of the report of one run.
+const maxReport = 100
 
 // Executor does what a run is for. When ctx is cancelled it ends soon.
 // ErrHandedOver leaves the run open, for whoever comes next.
@@ -374,8 +380,9 @@ func (r *Runner) end(run repo.JobRun, out Outcome, err, cause error) {
 		return
 	}
 	run.Ended, run.Outcome, run.Label, run.Node = r.o.Clock.Now().UTC(), repo.RunDone, out.Label, out.Node
+	run.Report = bounded(out.Report)
 	if err != nil {
-		run.Outcome, run.Error = repo.RunFailed, err.Error()
+		run.Outcome, run.Error, run.Damage = repo.RunFailed, err.Error(), errors.Is(err, repo.ErrIntegrity)
 		switch {
 		case errors.Is(cause, ErrCancelled):
 			run.Outcome = repo.RunCancelled
@@ -394,6 +401,13 @@ func (r *Runner) end(run repo.JobRun, out Outcome, err, cause error) {
 		}
 	}
 	r.poke()
+}
+
+func bounded(report []string) []string {
+	if len(report) <= maxReport {
+		return report
+	}
+	return append(slices.Clone(report[:maxReport]), fmt.Sprintf("and %d lines more", len(report)-maxReport))
 }
 
 // record stores the end of a run, if need be while the service stops.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/walkeep/walkeep/archive"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/retention"
@@ -38,8 +36,7 @@ func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Out
 	res, err := retention.Run(ctx, c.Work, retention.Options{
 		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.s.log,
 	})
-	p.Stage(fmt.Sprintf("removed %d backups, %s", res.Done.Backups, humanize.IBytes(uint64(res.Done.Bytes))))
-	return scheduler.Outcome{}, err
+	return scheduler.Outcome{Report: res.Lines()}, err
 }
 
 // verify finds out whether what is stored is whole.
@@ -48,8 +45,8 @@ func (r *repository) verify(ctx context.Context, run repo.JobRun) (scheduler.Out
 	defer done()
 	level := r.s.settings().VerifyLevel
 	p.Stage("verifying, level " + string(level))
-	_, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.s.log})
-	return scheduler.Outcome{}, err
+	report, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.s.log})
+	return scheduler.Outcome{Report: report.Lines()}, err
 }
 
 // drill rehearses a restore. It is recorded in the repository besides.
@@ -79,7 +76,7 @@ func (r *repository) repair(ctx context.Context, run repo.JobRun) (scheduler.Out
 			return scheduler.Outcome{}, c.Err
 		}
 		if len(c.Coverage.Missing)+len(c.Coverage.Histories) == 0 {
-			return scheduler.Outcome{}, nil
+			return scheduler.Outcome{Report: []string{"nothing is missing"}}, nil
 		}
 		p.Stage("filling gaps")
 		set := r.s.settings()
@@ -87,8 +84,7 @@ func (r *repository) repair(ctx context.Context, run repo.JobRun) (scheduler.Out
 			Target: r.conf().Work.Epoch(survey.SystemID), Missing: c.Coverage.Missing, Histories: c.Coverage.Histories,
 			Sources: append(survey.Siblings(i), set.Sources(ctx)...), TempDir: set.TempDir, Log: r.s.log,
 		})
-		p.Stage(fmt.Sprintf("%d files repaired, %d not", len(report.Repaired), len(report.Failed)))
-		return scheduler.Outcome{}, errors.Join(err, unrepaired(c, report))
+		return scheduler.Outcome{Report: report.Lines()}, errors.Join(err, unrepaired(c, report))
 	}
 	return scheduler.Outcome{}, nil
 }

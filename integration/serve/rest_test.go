@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -96,9 +97,20 @@ repos:
 	require.Contains(t, made.Stderr, "incremental backup into repo1: run ")
 	require.Contains(t, site.Must(t, 0, remote("list", "--repo", "repo1")...).Stdout, made.LastLine())
 	require.Contains(t, site.Must(t, 0, "list", "--repo", "repo1").Stdout, made.LastLine(), "as the repository itself says")
-	require.Contains(t, site.Must(t, 0, remote("show", made.LastLine())...).Stdout, "needs        "+string(done.Label))
+	shown := site.Must(t, 0, remote("show", made.LastLine())...).Stdout
+	require.Contains(t, shown, "needs  "+string(done.Label))
+	require.Contains(t, shown, site.Must(t, 0, "show", made.LastLine()).Stdout, "all that there is without a service")
 	require.Contains(t, site.Must(t, 0, remote("expire", "--repo", "repo1", "--dry-run")...).Stdout, "nothing was removed")
-	require.Contains(t, site.Must(t, 0, remote("verify", "--repo", "repo1")...).Stdout, "repo1: done")
+	require.Contains(t, site.Must(t, 0, remote("verify", "--repo", "repo1")...).Stdout, "repo1: done\n  level stored: 2 backups")
+	require.Contains(t, site.Must(t, 0, remote("wal", "repair", "--repo", "repo1")...).Stdout, "nothing is missing")
+	packs, err := filepath.Glob(filepath.Join(one, "hippo", "*", "backup", string(done.Label), "pack", "*"))
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(packs[0], packs[0]+".away"))
+	site.Must(t, 6, "verify", "--repo", "repo1", "--level", "exists")
+	damaged := site.Must(t, 6, remote("verify", "--repo", "repo1")...)
+	require.Contains(t, damaged.Stdout, "repo1: failed")
+	require.Contains(t, damaged.Stdout, "PROBLEM: ")
+	require.NoError(t, os.Rename(packs[0]+".away", packs[0]))
 	site.Must(t, 0, remote("wal", "status", "--repo", "repo1")...)
 	site.Must(t, 3, remote("show", "20200101-000000F")...)
 	require.Contains(t, site.Must(t, 0, remote("pause")...).Stdout, "paused: repo1, repo2")
