@@ -9,8 +9,12 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 
+	"github.com/walkeep/walkeep/internal/traces"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -85,8 +89,9 @@ type Options struct {
 	// KeepHistory is how long all runs are remembered. 0: 32 days. Of older ones
 	// the last of each kind is, so that a yearly schedule knows its last run.
 	KeepHistory time.Duration
-	Clock       Clock       // nil: the system's
-	Log         *zap.Logger // nil: none
+	Tracer      trace.Tracer // of a span for each run; nil: none
+	Clock       Clock        // nil: the system's
+	Log         *zap.Logger  // nil: none
 }
 
 // Runner starts the runs of one repository when they are due. Only one may run
@@ -135,6 +140,9 @@ func NewRunner(work context.Context, o Options) (*Runner, error) {
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
+	}
+	if o.Tracer == nil {
+		o.Tracer = noop.Tracer{}
 	}
 	if o.KeepHistory == 0 {
 		o.KeepHistory = defaultKeepHistory
@@ -352,9 +360,17 @@ func (r *Runner) execute(run repo.JobRun, do Executor) {
 	r.cancels[run.ID] = cancel
 	r.mu.Unlock()
 	r.running.Go(func() {
+		ctx, span := r.o.Tracer.Start(ctx, "run "+run.Kind, trace.WithAttributes(
+			attribute.String("walkeep.run", run.ID), attribute.String("walkeep.repository", r.o.Repo), attribute.String("walkeep.type", run.Kind),
+			attribute.Int("walkeep.attempt", run.Attempt), attribute.Bool("walkeep.manual", run.Manual)))
 		out, err := protect(ctx, run, do)
 		cause := context.Cause(ctx)
 		cancel(nil)
+		failed := err
+		if errors.Is(err, ErrHandedOver) {
+			failed = nil
+		}
+		traces.End(span, failed, attribute.String("walkeep.node", out.Node), attribute.String("walkeep.label", string(out.Label)))
 		r.end(run, out, err, cause)
 	})
 }

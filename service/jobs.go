@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/walkeep/walkeep/archive"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/retention"
@@ -18,6 +20,11 @@ const expireWait = 5 * time.Minute
 
 // errNoLead: the lead was lost between the decision and the work.
 var errNoLead = errors.New("this service does not lead any more")
+
+// logOf is a log whose lines name the run.
+func (r *repository) logOf(run repo.JobRun) *zap.Logger {
+	return r.s.log.With(zap.String("run", run.ID))
+}
 
 // expire removes what retention does not keep.
 func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
@@ -34,7 +41,7 @@ func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Out
 	}
 	c := r.conf()
 	res, err := retention.Run(ctx, c.Work, retention.Options{
-		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.s.log,
+		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.logOf(run),
 	})
 	return scheduler.Outcome{Report: res.Lines()}, err
 }
@@ -45,7 +52,7 @@ func (r *repository) verify(ctx context.Context, run repo.JobRun) (scheduler.Out
 	defer done()
 	level := r.s.settings().VerifyLevel
 	p.Stage("verifying, level " + string(level))
-	report, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.s.log})
+	report, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.logOf(run)})
 	return scheduler.Outcome{Report: report.Lines()}, err
 }
 
@@ -82,7 +89,7 @@ func (r *repository) repair(ctx context.Context, run repo.JobRun) (scheduler.Out
 		set := r.s.settings()
 		report, err := archive.Repair(ctx, archive.RepairOptions{
 			Target: r.conf().Work.Epoch(survey.SystemID), Missing: c.Coverage.Missing, Histories: c.Coverage.Histories,
-			Sources: append(survey.Siblings(i), set.Sources(ctx)...), TempDir: set.TempDir, Log: r.s.log,
+			Sources: append(survey.Siblings(i), set.Sources(ctx)...), TempDir: set.TempDir, Log: r.logOf(run),
 		})
 		return scheduler.Outcome{Report: report.Lines()}, errors.Join(err, unrepaired(c, report))
 	}

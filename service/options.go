@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	agentapi "github.com/walkeep/walkeep/agent/api"
@@ -73,6 +74,7 @@ type Options struct {
 	// Election decides who leads; nil: leases in the repositories.
 	Election Election
 	Cache    *repo.RunCache   // nil: everything is listed at each look
+	Tracer   trace.Tracer     // of a span for each run; nil: none
 	Clock    func() time.Time // nil: time.Now
 	Log      *zap.Logger      // nil: none
 }

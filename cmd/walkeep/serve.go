@@ -52,6 +52,9 @@ func (r *root) runServe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.startTraces(ctx, cfg, "serve"); err != nil {
+		return err
+	}
 	cache, done, err := r.serviceCache()
 	if err != nil {
 		return err
@@ -68,7 +71,7 @@ func (r *root) runServe(ctx context.Context) error {
 	}
 	engine, err := service.New(service.Options{
 		Settings: set, Cluster: cfg.Cluster, Version: thisVersion().Version,
-		Holder: fmt.Sprintf("%s, process %d", host, os.Getpid()), Cache: cache, Log: r.logger(),
+		Holder: fmt.Sprintf("%s, process %d", host, os.Getpid()), Cache: cache, Tracer: r.traces.Tracer(), Log: r.logger(),
 	})
 	if err != nil {
 		return err

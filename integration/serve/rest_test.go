@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,7 +18,29 @@ import (
 	"github.com/walkeep/walkeep/api"
 	"github.com/walkeep/walkeep/api/client"
 	"github.com/walkeep/walkeep/integration/postgres"
+	"github.com/walkeep/walkeep/internal/traces/tracestest"
 )
+
+// requireTraces: the run of a backup is a trace, with the phases of the backup,
+// and requests are some.
+func requireTraces(t *testing.T, c *tracestest.Collector, run api.Run) {
+	t.Helper()
+	trace := ""
+	for _, s := range c.Named("run full") {
+		if s.Attributes["walkeep.run"] == run.ID {
+			require.Equal(t, "repo1", s.Attributes["walkeep.repository"])
+			require.Equal(t, string(run.Label), s.Attributes["walkeep.label"])
+			trace = s.Trace
+		}
+	}
+	require.NotEmpty(t, trace)
+	for _, name := range []string{"backup", "copying", "ending the backup"} {
+		require.True(t, slices.ContainsFunc(c.Named(name), func(s tracestest.Span) bool { return s.Trace == trace }), name)
+	}
+	require.NotEmpty(t, c.Named("POST /v1/backups"))
+	require.NotEmpty(t, c.Named("GET /v1/runs/{run}/events"))
+	require.NotEmpty(t, c.Named("run verify"))
+}
 
 // TestREST: a service of a real server, as a program sees it that speaks HTTP,
 // and as a person who uses walkeep --server from a machine that has no
@@ -32,7 +55,8 @@ func TestREST(t *testing.T) {
 	p, err := env.InitDB(ctx, postgres.Options{Major: 17, SegmentSize: 1 << 20, NoFsync: true})
 	require.NoError(t, err)
 	// A backup into repo2 takes seconds: it can be looked at and cancelled.
-	s, site := serve(t, env, tokens, "interval: 2s, probe: 1s, backoff: 1s", fmt.Sprintf(`cluster: hippo
+	collector := tracestest.New(t)
+	s, site := serve(t, env, tokens, "interval: 2s, probe: 1s, backoff: 1s, traces: \""+collector.URL+"\"", fmt.Sprintf(`cluster: hippo
 timezone: UTC
 postgres: {nodes: [{name: pg-0, conninfo: "%s", pgdata: %s}]}
 agent: {socket: %s, rescan: 1s}
@@ -148,5 +172,6 @@ repos:
 	s.ends(t, 0)
 	_, err = c.Health(ctx)
 	require.ErrorIs(t, err, client.ErrUnreachable)
+	requireTraces(t, collector, done)
 	site.Must(t, 1, remote("list")...)
 }
