@@ -85,6 +85,7 @@ func (r *root) runServe(ctx context.Context) error {
 	parts.Go(func() error { player.play(ctx, r, cfg); return nil })
 	parts.Go(func() error { r.reloads(ctx, engine, player); return nil })
 	parts.Go(func() error { r.tellSystemd(ctx, func() string { return serviceStatus(engine) }); return nil })
+	parts.Go(func() error { r.releasePages(ctx); return nil })
 	if front != nil {
 		parts.Go(func() error { return front.Run(ctx) })
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func serve(t *testing.T, ctx context.Context, c *Cluster) *served {
 	var urls []string
 	var ips []net.IP
 	for _, n := range c.Nodes {
-		urls, ips = append(urls, "http://"+n.IP+":8008"), append(ips, net.ParseIP(n.IP))
+		urls, ips = append(urls, strconv.Quote("http://"+n.IP+":8008")), append(ips, net.ParseIP(n.IP))
 	}
 	cert, key := ca.Issue("agent", time.Hour, ips...)
 	write := func(m *Machine, more string) string {
