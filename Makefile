@@ -60,10 +60,12 @@ soak: tools
 	$(GO) test ./integration/difference -timeout 0 -soak $(SOAK) -v
 
 # A service through an afternoon's schedule: killed leaders, a dead repository, a
-# failover; a restore of each repository at the end.
+# failover; a restore of each repository at the end, and a picture of the page in
+# bin/afternoon.
 AFTERNOON ?= 10m
 afternoon: tools
-	$(GO) test ./integration/serve -run TestAfternoon -timeout 0 -afternoon $(AFTERNOON) -v
+	mkdir -p bin/afternoon
+	PAGE_PICTURES=$${PAGE_PICTURES:-$(CURDIR)/bin/afternoon} $(GO) test ./integration/serve -run TestAfternoon -timeout 0 -afternoon $(AFTERNOON) -v
 
 bench: build tools
 	scripts/bench.sh

@@ -111,6 +111,14 @@ type BackupDetails struct {
 	NeededBy []repo.Label `json:"needed_by"`
 }
 
+// BackupContents is one backup as its summary and its manifest in the repository
+// tell of it.
+type BackupContents struct {
+	Repo string `json:"repo"`
+	repo.Summary
+	repo.Contents
+}
+
 // RunPage is one page of the list of runs, the newest first.
 type RunPage struct {
 	Runs []Run `json:"runs"`
@@ -120,12 +128,14 @@ type RunPage struct {
 
 // Coverage is the WAL that a repository holds, and what it lacks.
 type Coverage struct {
-	Repo        string     `json:"repo"`
-	Timelines   []Timeline `json:"timelines"` // by number
-	Gaps        []Gap      `json:"gaps"`
-	Conflicts   []string   `json:"conflicts"` // files that were archived with two contents
-	Behind      int        `json:"behind_segments"`
-	BehindSince time.Time  `json:"behind_since,omitzero"`
+	Repo      string     `json:"repo"`
+	Timelines []Timeline `json:"timelines"` // by number
+	Gaps      []Gap      `json:"gaps"`
+	Conflicts []string   `json:"conflicts"` // files that were archived with two contents
+	// MissingHistories are history files that are needed and not there.
+	MissingHistories []string  `json:"missing_histories,omitempty"`
+	Behind           int       `json:"behind_segments"`
+	BehindSince      time.Time `json:"behind_since,omitzero"`
 }
 
 // CoverageList is the coverage of several repositories.
@@ -227,6 +237,7 @@ func faultKinds() []struct {
 		{"not-leader", ErrNotLeader},
 		{"invalid", ErrInvalid},
 		{"credentials", ErrCredentials},
+		{"damaged", repo.ErrIntegrity},
 	}
 }
 

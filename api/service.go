@@ -42,6 +42,8 @@ type Service interface {
 	// lets them start again. It outlives the process: it is kept in the
 	// repositories.
 	Pause(ctx context.Context, repo string, paused bool) error
+	// Contents reads what a backup holds. ErrNotFound, repo.ErrIntegrity.
+	Contents(ctx context.Context, repo string, label repo.Label) (BackupContents, error)
 	// CanRestore answers from which backups of which repositories a moment can
 	// be restored, and if not, which moments near it can.
 	CanRestore(ctx context.Context, r RestoreQuestion) (RestoreAnswer, error)
@@ -143,19 +145,24 @@ type AgentQueue struct {
 
 // Repository is one repository as last looked at.
 type Repository struct {
-	Name     string    `json:"name"`
-	Location string    `json:"location"` // URL without secrets
-	Level    Level     `json:"level"`
-	Error    string    `json:"error,omitempty"` // why it cannot be looked at
-	LookedAt time.Time `json:"looked_at"`       // last time with success
+	Name     string `json:"name"`
+	Location string `json:"location"` // URL without secrets
+	Level    Level  `json:"level"`
+	Error    string `json:"error,omitempty"` // why it cannot be looked at
+	// Damaged: the error is that something stored cannot be read back; the rest
+	// is shown.
+	Damaged  bool      `json:"damaged,omitempty"`
+	LookedAt time.Time `json:"looked_at"` // last time with success
 	Paused   bool      `json:"paused"`
 	// Backups, the newest first.
 	Backups []Backup `json:"backups"`
 	// Timelines, by number.
-	Timelines []Timeline    `json:"timelines"`
-	Gaps      []Gap         `json:"gaps"`
-	Conflicts []string      `json:"conflicts"` // files
-	Windows   []repo.Window `json:"windows"`
+	Timelines []Timeline `json:"timelines"`
+	Gaps      []Gap      `json:"gaps"`
+	Conflicts []string   `json:"conflicts"` // files
+	// MissingHistories are history files that are needed and not there.
+	MissingHistories []string      `json:"missing_histories,omitempty"`
+	Windows          []repo.Window `json:"windows"`
 	// Behind is the WAL that the cluster has written and the repository does not
 	// hold: segments, and since when the oldest of them is missing.
 	Behind      int       `json:"behind_segments"`
@@ -277,17 +284,21 @@ type Run struct {
 	Attempt int      `json:"attempt"`
 	By      string   `json:"by,omitempty"`
 	// Node is where it runs; Stage what it is doing, for people.
-	Node        string            `json:"node,omitempty"`
-	Stage       string            `json:"stage,omitempty"`
-	TotalBytes  int64             `json:"total_bytes"`
-	CopiedBytes int64             `json:"copied_bytes"`
-	Rate        int64             `json:"bytes_per_second"`
-	Left        int64             `json:"seconds_left"` // estimate; -1: unknown
-	Due         time.Time         `json:"due,omitzero"`
-	Started     time.Time         `json:"started,omitzero"`
-	Ended       time.Time         `json:"ended,omitzero"`
-	Label       repo.Label        `json:"label,omitempty"`
-	Error       string            `json:"error,omitempty"`
+	Node        string     `json:"node,omitempty"`
+	Stage       string     `json:"stage,omitempty"`
+	TotalBytes  int64      `json:"total_bytes"`
+	CopiedBytes int64      `json:"copied_bytes"`
+	Rate        int64      `json:"bytes_per_second"`
+	Left        int64      `json:"seconds_left"` // estimate; -1: unknown
+	Due         time.Time  `json:"due,omitzero"`
+	Started     time.Time  `json:"started,omitzero"`
+	Ended       time.Time  `json:"ended,omitzero"`
+	Label       repo.Label `json:"label,omitempty"`
+	Error       string     `json:"error,omitempty"`
+	// Damage: the error is that something stored is damaged.
+	Damage bool `json:"damage,omitempty"`
+	// Report is what the run did and found, for people, a line each.
+	Report      []string          `json:"report,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
@@ -317,6 +328,8 @@ type Expiry struct {
 	Run     *Run          `json:"run,omitempty"` // none for a dry run
 	Backups []ExpiryEntry `json:"backups"`
 	WAL     []string      `json:"wal"` // for people
+	// Damage is what is stored and cannot be read back.
+	Damage string `json:"damage,omitempty"`
 }
 
 // ExpiryEntry is one backup of a plan.

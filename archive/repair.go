@@ -51,6 +51,22 @@ type RepairReport struct {
 	Failed []Unrepaired
 }
 
+// Lines says the same for people.
+func (r RepairReport) Lines() []string {
+	lines := []string{fmt.Sprintf("%d repaired, %d could not be", len(r.Repaired), len(r.Failed))}
+	for _, f := range r.Repaired {
+		line := f.Name.File()
+		if f.Source != "" {
+			line += " from " + f.Source
+		}
+		lines = append(lines, line)
+	}
+	for _, f := range r.Failed {
+		lines = append(lines, fmt.Sprintf("%s NOT: %s", f.Name.File(), f.Err))
+	}
+	return lines
+}
+
 // Repaired is a file that is there now.
 type Repaired struct {
 	Name   repo.WALName

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"time"
 )
 
@@ -57,6 +58,10 @@ type Service struct {
 	// VerifyLevel is how thorough scheduled verification is: exists, stored (the
 	// default) or full.
 	VerifyLevel VerifyLevel `yaml:"verify-level,omitempty"`
+	// Traces is the URL of an OpenTelemetry collector that service and agents send
+	// traces to, by OTLP over HTTP. Default: as the environment variable
+	// OTEL_EXPORTER_OTLP_ENDPOINT says, else none are made.
+	Traces string `yaml:"traces,omitempty"`
 }
 
 // VerifyLevel is a level of verification.
@@ -111,6 +116,11 @@ func (k checker) service(s *Service) {
 	k.clients("service.operator-clients", s.OperatorClients, s)
 	k.clients("service.viewer-clients", s.ViewerClients, s)
 	k.kubernetes(s.Kubernetes)
+	if s.Traces != "" {
+		if u, err := url.Parse(s.Traces); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+			k.refuse("service.traces", "found no URL, or one with a password", "http://HOST:PORT or https://HOST:PORT")
+		}
+	}
 	if s.Listen != "" {
 		k.serviceListen(s)
 	}

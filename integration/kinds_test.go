@@ -69,19 +69,12 @@ var kinds = []string{"filesystem", "s3", "gcs", "azure"}
 func fourRepos(t testing.TB, env *postgres.Env, encrypted bool) string {
 	clouds.start(t)
 	dir := env.TempDir(t, "secrets")
-	secret := func(name, from string) string {
-		text, err := os.ReadFile(from)
-		require.NoError(t, err)
-		return writeOwned(t, env, filepath.Join(dir, name), text)
-	}
 	stores := []string{
 		fmt.Sprintf("filesystem: {path: %s}", env.TempDir(t, "repo")),
-		fmt.Sprintf("s3: {bucket: %s, endpoint: %q, region: %s, path-style: true, ca-file: %s, access-key-id-file: %s, secret-access-key-file: %s}",
-			testBucket(t, clouds.s3), clouds.s3.URL, clouds.s3.Region, secret("ca", clouds.s3.CAFile),
-			secret("access", clouds.s3.AccessKeyFile), secret("secret", clouds.s3.SecretKeyFile)),
+		s3YAML(t, env, dir, testBucket(t, clouds.s3)),
 		fmt.Sprintf("gcs: {bucket: %s, endpoint: %q, anonymous: true}", testBucket(t, clouds.gcs), clouds.gcs.URL),
 		fmt.Sprintf("azure: {container: %s, account: %s, endpoint: %q, account-key-file: %s}",
-			testBucket(t, clouds.azure), clouds.azure.Account, azureEndpoint(), secret("azure", clouds.azure.KeyFile)),
+			testBucket(t, clouds.azure), clouds.azure.Account, azureEndpoint(), ownedCopy(t, env, dir, "azure", clouds.azure.KeyFile)),
 	}
 	encryption := ""
 	if encrypted {
@@ -93,6 +86,20 @@ func fourRepos(t testing.TB, env *postgres.Env, encrypted bool) string {
 		fmt.Fprintf(&b, "  - name: repo%d\n    %s%s\n", i+1, s, encryption)
 	}
 	return b.String()
+}
+
+// s3YAML is a bucket of the S3 server in a configuration.
+func s3YAML(t testing.TB, env *postgres.Env, dir, bucket string) string {
+	s := clouds.s3
+	return fmt.Sprintf("s3: {bucket: %s, endpoint: %q, region: %s, path-style: true, ca-file: %s, access-key-id-file: %s, secret-access-key-file: %s}",
+		bucket, s.URL, s.Region, ownedCopy(t, env, dir, "ca", s.CAFile), ownedCopy(t, env, dir, "access", s.AccessKeyFile), ownedCopy(t, env, dir, "secret", s.SecretKeyFile))
+}
+
+// ownedCopy is a secret where the servers' user can read it.
+func ownedCopy(t testing.TB, env *postgres.Env, dir, name, from string) string {
+	text, err := os.ReadFile(from)
+	require.NoError(t, err)
+	return writeOwned(t, env, filepath.Join(dir, name), text)
 }
 
 // azureEndpoint is the URL as the driver of the configuration wants it.

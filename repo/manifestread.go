@@ -69,28 +69,39 @@ func (e *Epoch) OpenManifest(ctx context.Context, s Summary) (*ManifestReader, e
 
 func (m *ManifestReader) fetch() error {
 	want := m.want.Manifest
-	body, err := m.r.store.Get(m.ctx, m.key, 0, want.Size+1)
-	if errors.Is(err, ErrNotFound) {
+	n, sum, err := m.r.fetch(m.ctx, m.key, want.Size, m.file)
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return &DamageError{Key: m.key, Why: "it is missing", Err: ErrNotFound}
+	case err != nil:
+		return err
+	case n != want.Size:
+		return damaged(m.key, "it does not have the %d bytes that the summary says", want.Size)
+	case sum != want.SHA256:
+		return damaged(m.key, "its SHA-256 is not the one in the summary")
 	}
+	return nil
+}
+
+// fetch copies an object into a temporary file, and returns how long it is and
+// its SHA-256, for the caller to judge. Of one that is longer than size, one byte
+// more is read.
+func (r *Repository) fetch(ctx context.Context, key string, size int64, file io.Writer) (n int64, sum string, err error) {
+	body, err := r.store.Get(ctx, key, 0, size+1)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", m.key, err)
+		return 0, "", fmt.Errorf("read %s: %w", key, err)
 	}
 	defer body.Close()
 	src := &sourceReader{r: body}
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(m.file, h), src)
+	n, err = io.Copy(io.MultiWriter(file, h), src)
 	switch {
 	case src.err != nil:
-		return fmt.Errorf("read %s: %w", m.key, src.err)
+		return n, "", fmt.Errorf("read %s: %w", key, src.err)
 	case err != nil:
-		return fmt.Errorf("write a temporary file: %w", err)
-	case n != want.Size:
-		return damaged(m.key, "it does not have the %d bytes that the summary says", want.Size)
-	case hex.EncodeToString(h.Sum(nil)) != want.SHA256:
-		return damaged(m.key, "its SHA-256 is not the one in the summary")
+		return n, "", fmt.Errorf("write a temporary file: %w", err)
 	}
-	return nil
+	return n, hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Rewind makes Next begin again.

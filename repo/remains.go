@@ -3,8 +3,6 @@ package repo
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -150,8 +148,12 @@ func (m *RemainsReader) fetch(parts []journalPart) error {
 		if p.number != uint32(i) {
 			return damaged(p.key, "a part of the journal before it is missing")
 		}
-		if err := m.fetchPart(p); err != nil {
+		n, sum, err := m.e.r.fetch(m.ctx, p.key, p.size, m.file)
+		if err != nil {
 			return err
+		}
+		if n != p.size || sum != p.sha256 {
+			return damaged(p.key, "its SHA-256 is not the one in its name")
 		}
 		m.sections = append(m.sections, io.NewSectionReader(m.file, at, p.size))
 		m.keys = append(m.keys, p.key)
@@ -181,26 +183,6 @@ func (m *RemainsReader) CheckPacks() error { return m.e.CheckPacks(m.ctx, m.pack
 // Labels are those of other backups, killed ones or not, whose packs it names.
 func (m *RemainsReader) Labels() []Label {
 	return sortedLabels(slices.Collect(maps.Values(m.packs)), m.label)
-}
-
-func (m *RemainsReader) fetchPart(p journalPart) error {
-	body, err := m.e.r.store.Get(m.ctx, p.key, 0, -1)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", p.key, err)
-	}
-	defer body.Close()
-	src := &sourceReader{r: body}
-	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(m.file, h), src)
-	switch {
-	case src.err != nil:
-		return fmt.Errorf("read %s: %w", p.key, src.err)
-	case err != nil:
-		return fmt.Errorf("write a temporary file: %w", err)
-	case n != p.size || hex.EncodeToString(h.Sum(nil)) != p.sha256:
-		return damaged(p.key, "its SHA-256 is not the one in its name")
-	}
-	return nil
 }
 
 func (m *RemainsReader) open(i int) (*ManifestReader, error) {

@@ -39,8 +39,11 @@ type JobRun struct {
 	Ended   time.Time  `json:"ended,omitzero"`
 	Outcome RunOutcome `json:"outcome,omitempty"`
 	Error   string     `json:"error,omitempty"`
-	Label   Label      `json:"label,omitempty"` // of the backup that was taken
-	Node    string     `json:"node,omitempty"`  // where it was taken
+	Damage  bool       `json:"damage,omitempty"` // the error is that something stored is damaged (ErrIntegrity)
+	Label   Label      `json:"label,omitempty"`  // of the backup that was taken
+	Node    string     `json:"node,omitempty"`   // where it was taken
+	// Report is what the run did and found, for people, a line each.
+	Report []string `json:"report,omitempty"`
 }
 
 // RunOutcome is how a run ended.
@@ -64,7 +67,7 @@ func runKey(id, part string) string { return runPrefix + id + "/" + part }
 // BeginRun records that a run begins, and names it.
 func (r *Repository) BeginRun(ctx context.Context, run JobRun) (JobRun, error) {
 	run.Format, run.Repo = Format, r.name
-	run.Ended, run.Outcome, run.Error, run.Label, run.Node = time.Time{}, "", "", "", ""
+	run.Ended, run.Outcome, run.Error, run.Damage, run.Label, run.Node, run.Report = time.Time{}, "", "", false, "", "", nil
 	run.ID = run.Started.UTC().Format(labelTime) + "-" + rand.Text()
 	_, err := r.putSealed(ctx, runKey(run.ID, "begin"), run, r.Encrypted())
 	return run, err

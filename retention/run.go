@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -43,6 +44,24 @@ type Result struct {
 	Postponed []string `json:"postponed,omitempty"`
 	// Failures are what the store refused, as the error says.
 	Failures []string `json:"failures,omitempty"`
+}
+
+// Lines says for people what was done, without the plan.
+func (r Result) Lines() []string {
+	var lines []string
+	for _, p := range r.Postponed {
+		lines = append(lines, "left for the next run: "+p)
+	}
+	if r.DryRun {
+		return append(lines, "nothing was removed (--dry-run)")
+	}
+	d := r.Done
+	lines = append(lines, fmt.Sprintf("removed: %d backups, %d packs and manifests, %d WAL files, %d pins; %s",
+		d.Backups, d.Packs, d.WAL, d.Pins, humanize.IBytes(uint64(d.Bytes))))
+	if d.Uploads > 0 {
+		lines = append(lines, fmt.Sprintf("aborted: %d uploads that were never finished", d.Uploads))
+	}
+	return lines
 }
 
 // Deleted counts.

@@ -29,7 +29,7 @@ const testSystem pg.SystemID = 7001
 // site is a repository that a test fills.
 type site struct {
 	t     testing.TB
-	store *memory.Store
+	store object.Store
 	packs map[repo.Label]repo.PackRef
 	wal   []byte
 }
@@ -40,8 +40,10 @@ func open(t testing.TB, store object.Store) *repo.Repository {
 	return r
 }
 
-func newSite(t testing.TB) *site {
-	s := &site{t: t, store: memory.New(), packs: map[repo.Label]repo.PackRef{}, wal: make([]byte, testSize)}
+func newSite(t testing.TB) *site { return newSiteIn(t, memory.New()) }
+
+func newSiteIn(t testing.TB, store object.Store) *site {
+	s := &site{t: t, store: store, packs: map[repo.Label]repo.PackRef{}, wal: make([]byte, testSize)}
 	r := open(t, s.store)
 	require.NoError(t, r.Init(context.Background()))
 	_, err := r.EnsureEpoch(context.Background(), repo.EpochInfo{SystemID: testSystem, PGMajor: 15, SegmentSize: testSize})

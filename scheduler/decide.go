@@ -105,6 +105,14 @@ func Decide(jobs []Job, s State) Decision {
 	return d
 }
 
+// clockSlack is how far clocks are set back without a reason to doubt them.
+const clockSlack = time.Hour
+
+// fromFuture reports whether a run began while the clock was wrong by more than
+// a little: it says nothing of what was done until now. Were it believed,
+// nothing would be due until the clock is where it was then.
+func fromFuture(r repo.JobRun, now time.Time) bool { return r.Started.After(now.Add(clockSlack)) }
+
 // pending is a job that is due, or will be.
 type pending struct {
 	job     Job
@@ -118,9 +126,12 @@ func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
 	var runs []repo.JobRun
 	busy := false
 	for _, r := range s.History {
-		if r.Repo == name {
+		if r.Repo != name {
+			continue
+		}
+		busy = busy || r.Running()
+		if !fromFuture(r, s.Now) {
 			runs = append(runs, r)
-			busy = busy || r.Running()
 		}
 	}
 	slices.SortStableFunc(runs, func(a, b repo.JobRun) int { return a.Started.Compare(b.Started) })

@@ -67,6 +67,97 @@ func TestCaughtUpOnce(t *testing.T) {
 	require.Empty(t, Decide(jobs, s).Start)
 }
 
+// The clock is a year ahead for an hour, and then right again; or it goes back by
+// seconds.
+func TestClockMoved(t *testing.T) {
+	jobs := []Job{job(t, Incremental, "0 * * * *"), job(t, Full, "0 1 * * 0")}
+	s := State{Now: begin, Since: begin}
+	ran := map[string]int{}
+	pass := func(minutes int, outcome repo.RunOutcome) {
+		for range minutes {
+			s.Now = s.Now.Add(time.Minute)
+			for _, st := range Decide(jobs, s).Start {
+				ran[string(st.Job.Kind)]++
+				run := done(st.Job.Kind, st.Due, s.Now, s.Now.Add(30*time.Second), outcome)
+				run.Attempt = st.Attempt
+				s.History = append(s.History, run)
+			}
+		}
+	}
+	pass(180, repo.RunDone) // Sunday, 00:30 to 03:30
+	require.Equal(t, map[string]int{"full": 1, "incremental": 2}, ran)
+	right := s.Now
+
+	s.Now = s.Now.AddDate(1, 0, 0)
+	pass(60, repo.RunFailed)
+	require.Equal(t, 1+3, ran["full"], "what was missed once, and its attempts")
+	s.Now = right.Add(time.Hour)
+	clear(ran)
+	pass(180, repo.RunDone) // 04:30 to 07:30
+	require.Equal(t, map[string]int{"incremental": 4}, ran, "04:00 is caught up; 05:00, 06:00, 07:00")
+
+	// Back and forth around a due time: once.
+	clear(ran)
+	s.Now = s.Now.Add(30*time.Minute - time.Second).Truncate(time.Hour).Add(time.Hour)
+	for range 5 {
+		pass(1, repo.RunDone)
+		s.Now = s.Now.Add(-3 * time.Minute)
+		require.Empty(t, Decide(jobs, s).Start)
+		s.Now = s.Now.Add(2 * time.Minute)
+	}
+	require.Equal(t, 1, ran["incremental"])
+	running := repo.JobRun{Repo: "repo1", Kind: "full", Started: s.Now.AddDate(1, 0, 0), Due: s.Now, Attempt: 1}
+	s.History, s.Now = append(s.History, running), s.Now.Add(2*time.Hour)
+	require.Empty(t, Decide(jobs, s).Start, "what runs, runs")
+}
+
+// Failed attempts are bounded, their pauses double up to an hour, and a later due
+// time begins anew.
+func TestRetriesAreBounded(t *testing.T) {
+	j := job(t, Full, "0 1 * * *")
+	j.Attempts, j.Backoff = 9, 4*time.Minute
+	s := State{Now: begin, Since: begin}
+	var starts []time.Time
+	for s.Now.Before(begin.Add(24*time.Hour + 32*time.Minute)) {
+		s.Now = s.Now.Add(time.Minute)
+		for _, st := range Decide([]Job{j}, s).Start {
+			starts = append(starts, s.Now)
+			require.Equal(t, (len(starts)-1)%9+1, st.Attempt)
+			run := done(Full, st.Due, s.Now, s.Now, repo.RunFailed)
+			run.Attempt = st.Attempt
+			s.History = append(s.History, run)
+		}
+	}
+	require.Len(t, starts, 10, "nine of the first day, and the first of the next")
+	for i, pause := range []time.Duration{4, 8, 16, 32, 60, 60, 60, 60} {
+		require.Equal(t, pause*time.Minute, starts[i+1].Sub(starts[i]))
+	}
+}
+
+// Jitter is the same whoever computes it, within its bound, and not the same for
+// all repositories.
+func TestJitter(t *testing.T) {
+	seen := map[time.Duration]bool{}
+	for _, name := range []string{"repo1", "repo2", "repo3", "repo4"} {
+		j := job(t, Full, "0 1 * * *")
+		j.Repo, j.Jitter = name, 10*time.Minute
+		due := begin.Add(30 * time.Minute)
+		d := jitter(j, due)
+		require.Equal(t, d, jitter(j, due))
+		require.GreaterOrEqual(t, d, time.Duration(0))
+		require.Less(t, d, j.Jitter)
+		seen[d] = true
+		s := State{Since: begin, Now: due.Add(d - time.Second)}
+		if d > time.Second {
+			require.Empty(t, Decide([]Job{j}, s).Start)
+			require.Equal(t, due.Add(d), Decide([]Job{j}, s).Next)
+		}
+		s.Now = due.Add(d)
+		require.Equal(t, due, Decide([]Job{j}, s).Start[0].Due)
+	}
+	require.Greater(t, len(seen), 1)
+}
+
 func TestExpiryAfterBackup(t *testing.T) {
 	jobs := []Job{job(t, Full, "0 1 * * *"), {Repo: "repo1", Kind: Expire, AfterBackup: true}}
 	one := begin.Add(30 * time.Minute)

@@ -10,17 +10,26 @@
 //   - A job is due at the times of its schedule, in a named zone. Of several
 //     times that were missed, because the service was down or the repository
 //     busy, the last one counts: it is caught up once.
+//
 //   - Runs of one repository never overlap; those of different ones may.
+//
 //   - A full backup swallows a differential or incremental that is due when it
 //     starts, a differential an incremental. Should the larger one fail for
 //     good, what it swallowed is due again.
+//
 //   - Expiry is due after each backup of its repository too, also one that
 //     failed: maybe because there was no room.
+//
 //   - A failed run is tried again after a pause that doubles, a bounded number
 //     of times, until the next time of its schedule. One that somebody asked for
 //     is not.
+//
 //   - While paused nothing starts. What was missed is caught up, once, when the
 //     pause ends.
+//
+//   - The clock may be wrong. Set forward, it makes due what it passes, once; set
+//     back a little, nothing runs twice; set back by more than an hour, what was
+//     run meanwhile in a future that did not come does not count.
 //
 // The history is what the repository holds (repo.JobRun), so a new leader
 // decides as the old one would have. Without any history a job counts from the

@@ -98,7 +98,9 @@ func (r *Runner) thin(ctx context.Context, now time.Time) {
 	r.mu.Lock()
 	last := map[string]string{}
 	for _, run := range r.history {
-		last[run.Kind] = run.ID
+		if !fromFuture(run, now) {
+			last[run.Kind] = run.ID
+		}
 	}
 	var ids []string
 	r.history = slices.DeleteFunc(r.history, func(run repo.JobRun) bool {

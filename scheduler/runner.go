@@ -9,8 +9,12 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 
+	"github.com/walkeep/walkeep/internal/traces"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -18,7 +22,13 @@ import (
 type Outcome struct {
 	Label repo.Label // of the backup that was taken, if one was
 	Node  string     // where
+	// Report is what the run did and found, for people, a line each. The first
+	// maxReport lines are kept.
+	Report []string
 }
+
+// maxReport bounds what the history keeps of the report of one run.
+const maxReport = 100
 
 // Executor does what a run is for. When ctx is cancelled it ends soon.
 // ErrHandedOver leaves the run open, for whoever comes next.
@@ -79,8 +89,9 @@ type Options struct {
 	// KeepHistory is how long all runs are remembered. 0: 32 days. Of older ones
 	// the last of each kind is, so that a yearly schedule knows its last run.
 	KeepHistory time.Duration
-	Clock       Clock       // nil: the system's
-	Log         *zap.Logger // nil: none
+	Tracer      trace.Tracer // of a span for each run; nil: none
+	Clock       Clock        // nil: the system's
+	Log         *zap.Logger  // nil: none
 }
 
 // Runner starts the runs of one repository when they are due. Only one may run
@@ -129,6 +140,9 @@ func NewRunner(work context.Context, o Options) (*Runner, error) {
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
+	}
+	if o.Tracer == nil {
+		o.Tracer = noop.Tracer{}
 	}
 	if o.KeepHistory == 0 {
 		o.KeepHistory = defaultKeepHistory
@@ -346,9 +360,17 @@ func (r *Runner) execute(run repo.JobRun, do Executor) {
 	r.cancels[run.ID] = cancel
 	r.mu.Unlock()
 	r.running.Go(func() {
+		ctx, span := r.o.Tracer.Start(ctx, "run "+run.Kind, trace.WithAttributes(
+			attribute.String("walkeep.run", run.ID), attribute.String("walkeep.repository", r.o.Repo), attribute.String("walkeep.type", run.Kind),
+			attribute.Int("walkeep.attempt", run.Attempt), attribute.Bool("walkeep.manual", run.Manual)))
 		out, err := protect(ctx, run, do)
 		cause := context.Cause(ctx)
 		cancel(nil)
+		failed := err
+		if errors.Is(err, ErrHandedOver) {
+			failed = nil
+		}
+		traces.End(span, failed, attribute.String("walkeep.node", out.Node), attribute.String("walkeep.label", string(out.Label)))
 		r.end(run, out, err, cause)
 	})
 }
@@ -374,8 +396,9 @@ func (r *Runner) end(run repo.JobRun, out Outcome, err, cause error) {
 		return
 	}
 	run.Ended, run.Outcome, run.Label, run.Node = r.o.Clock.Now().UTC(), repo.RunDone, out.Label, out.Node
+	run.Report = bounded(out.Report)
 	if err != nil {
-		run.Outcome, run.Error = repo.RunFailed, err.Error()
+		run.Outcome, run.Error, run.Damage = repo.RunFailed, err.Error(), errors.Is(err, repo.ErrIntegrity)
 		switch {
 		case errors.Is(cause, ErrCancelled):
 			run.Outcome = repo.RunCancelled
@@ -394,6 +417,13 @@ func (r *Runner) end(run repo.JobRun, out Outcome, err, cause error) {
 		}
 	}
 	r.poke()
+}
+
+func bounded(report []string) []string {
+	if len(report) <= maxReport {
+		return report
+	}
+	return append(slices.Clone(report[:maxReport]), fmt.Sprintf("and %d lines more", len(report)-maxReport))
 }
 
 // record stores the end of a run, if need be while the service stops.

@@ -95,6 +95,9 @@ func (s *Service) Expire(ctx context.Context, q api.ExpireRequest) (api.Expiry, 
 		return api.Expiry{}, err
 	}
 	out := showPlan(res.Plan)
+	if err != nil {
+		out.Damage = err.Error()
+	}
 	if q.DryRun {
 		return out, nil
 	}
@@ -104,6 +107,32 @@ func (s *Service) Expire(ctx context.Context, q api.ExpireRequest) (api.Expiry, 
 	}
 	out.Run = &run
 	return out, nil
+}
+
+// Contents reads what a backup holds, from its manifest.
+func (s *Service) Contents(ctx context.Context, name string, label repo.Label) (api.BackupContents, error) {
+	r := s.repository(name)
+	if r == nil {
+		return api.BackupContents{}, fmt.Errorf("repository %q: %w", name, api.ErrNotFound)
+	}
+	w := r.conf().Watch
+	epochs, err := w.Epochs(ctx)
+	if err != nil {
+		return api.BackupContents{}, err
+	}
+	for _, info := range epochs {
+		e := w.Epoch(info.SystemID)
+		sum, err := e.Summary(ctx, label)
+		if errors.Is(err, repo.ErrNotFound) && !errors.Is(err, repo.ErrIntegrity) {
+			continue
+		}
+		if err != nil {
+			return api.BackupContents{}, err
+		}
+		c, err := e.Contents(ctx, sum, nil)
+		return api.BackupContents{Repo: name, Summary: sum, Contents: c}, err
+	}
+	return api.BackupContents{}, fmt.Errorf("backup %q of %s: %w", label, name, api.ErrNotFound)
 }
 
 // Run finds a run.

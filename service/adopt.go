@@ -107,9 +107,12 @@ func (s *Service) released(ctx context.Context, lease *repo.Lease) {
 
 // recorded is the end that another process recorded.
 func recorded(run repo.JobRun) (scheduler.Outcome, error) {
-	out := scheduler.Outcome{Label: run.Label, Node: run.Node}
-	if run.Outcome != repo.RunDone {
-		return out, errors.New(run.Error)
+	out := scheduler.Outcome{Label: run.Label, Node: run.Node, Report: run.Report}
+	switch {
+	case run.Outcome == repo.RunDone:
+		return out, nil
+	case run.Damage:
+		return out, damage(run.Error)
 	}
-	return out, nil
+	return out, errors.New(run.Error)
 }

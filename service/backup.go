@@ -233,18 +233,31 @@ func (r *repository) endedThere(ended agentapi.Run, node string) (scheduler.Outc
 		if ended.State == agentapi.Cancelled && ended.Error == "" {
 			err = scheduler.ErrCancelled
 		}
-		if r.busy(ended) {
-			err = fmt.Errorf("%w: %w", repo.ErrBusy, err)
-		}
+		err = kindOf(ended, err)
 	}
 	return outcomeOf(ended.Result, node, err)
 }
 
-// busy reports whether a run of an agent failed because of another backup.
-func (r *repository) busy(ended agentapi.Run) bool {
+// kindOf tells of an agent's failure what errors.Is would have told there.
+func kindOf(ended agentapi.Run, err error) error {
 	var result agentapi.BackupResult
-	return json.Unmarshal(ended.Result, &result) == nil && result.Busy
+	if json.Unmarshal(ended.Result, &result) != nil {
+		return err // there is no result
+	}
+	if result.Busy {
+		err = fmt.Errorf("%w: %w", repo.ErrBusy, err)
+	}
+	if result.Damaged {
+		err = damage(err.Error())
+	}
+	return err
 }
+
+// damage is an error of elsewhere that was a repo.ErrIntegrity there.
+type damage string
+
+func (d damage) Error() string        { return string(d) }
+func (d damage) Is(target error) bool { return target == repo.ErrIntegrity }
 
 // cancelThere ends a run of an agent, and waits for its end.
 func (r *repository) cancelThere(ctx context.Context, id, agentRun, node string, c *agentapi.Client) (scheduler.Outcome, error) {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/archive"
 	"github.com/walkeep/walkeep/repo"
@@ -20,6 +20,11 @@ const expireWait = 5 * time.Minute
 
 // errNoLead: the lead was lost between the decision and the work.
 var errNoLead = errors.New("this service does not lead any more")
+
+// logOf is a log whose lines name the run.
+func (r *repository) logOf(run repo.JobRun) *zap.Logger {
+	return r.s.log.With(zap.String("run", run.ID))
+}
 
 // expire removes what retention does not keep.
 func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Outcome, error) {
@@ -36,10 +41,9 @@ func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Out
 	}
 	c := r.conf()
 	res, err := retention.Run(ctx, c.Work, retention.Options{
-		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.s.log,
+		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.logOf(run),
 	})
-	p.Stage(fmt.Sprintf("removed %d backups, %s", res.Done.Backups, humanize.IBytes(uint64(res.Done.Bytes))))
-	return scheduler.Outcome{}, err
+	return scheduler.Outcome{Report: res.Lines()}, err
 }
 
 // verify finds out whether what is stored is whole.
@@ -48,8 +52,8 @@ func (r *repository) verify(ctx context.Context, run repo.JobRun) (scheduler.Out
 	defer done()
 	level := r.s.settings().VerifyLevel
 	p.Stage("verifying, level " + string(level))
-	_, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.s.log})
-	return scheduler.Outcome{}, err
+	report, err := verify.Run(ctx, r.conf().Work, verify.Options{Level: level, Clock: r.s.o.Clock, Log: r.logOf(run)})
+	return scheduler.Outcome{Report: report.Lines()}, err
 }
 
 // repair fills in the WAL that is missing.
@@ -71,16 +75,15 @@ func (r *repository) repair(ctx context.Context, run repo.JobRun) (scheduler.Out
 			return scheduler.Outcome{}, c.Err
 		}
 		if len(c.Coverage.Missing)+len(c.Coverage.Histories) == 0 {
-			return scheduler.Outcome{}, nil
+			return scheduler.Outcome{Report: []string{"nothing is missing"}}, nil
 		}
 		p.Stage("filling gaps")
 		set := r.s.settings()
 		report, err := archive.Repair(ctx, archive.RepairOptions{
 			Target: r.conf().Work.Epoch(survey.SystemID), Missing: c.Coverage.Missing, Histories: c.Coverage.Histories,
-			Sources: append(survey.Siblings(i), set.Sources(ctx)...), TempDir: set.TempDir, Log: r.s.log,
+			Sources: append(survey.Siblings(i), set.Sources(ctx)...), TempDir: set.TempDir, Log: r.logOf(run),
 		})
-		p.Stage(fmt.Sprintf("%d files repaired, %d not", len(report.Repaired), len(report.Failed)))
-		return scheduler.Outcome{}, errors.Join(err, unrepaired(c, report))
+		return scheduler.Outcome{Report: report.Lines()}, errors.Join(err, unrepaired(c, report))
 	}
 	return scheduler.Outcome{}, nil
 }

@@ -180,6 +180,9 @@ func (v *view) show(name string, pins []repo.Pin) {
 	for _, c := range v.coverage.Conflicts {
 		out.Conflicts = append(out.Conflicts, c.Name.File())
 	}
+	for _, t := range v.coverage.Histories {
+		out.MissingHistories = append(out.MissingHistories, pg.HistoryName(t))
+	}
 	for _, b := range v.coverage.Behind() {
 		out.Behind += b.Segments
 	}

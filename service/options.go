@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	agentapi "github.com/walkeep/walkeep/agent/api"
@@ -78,6 +79,7 @@ type Options struct {
 	// Election says who is to lead; nil: who gets hold of the leases.
 	Election Election
 	Cache    *repo.RunCache   // nil: everything is listed at each look
+	Tracer   trace.Tracer     // of a span for each run; nil: none
 	Clock    func() time.Time // nil: time.Now
 	Log      *zap.Logger      // nil: none
 }

@@ -41,7 +41,7 @@ func (s *Service) newRepository(c Repo) (*repository, error) {
 	var err error
 	r.runner, err = scheduler.NewRunner(s.work, scheduler.Options{
 		Repo: r.name, Jobs: c.Jobs, Executors: do, Journal: c.Watch, Adopt: r.adopt, Changed: r.changed,
-		By: s.o.Holder, Clock: clock{s.o.Clock}, Log: s.log,
+		By: s.o.Holder, Tracer: s.o.Tracer, Clock: clock{s.o.Clock}, Log: s.log,
 	})
 	return r, err
 }

@@ -156,6 +156,50 @@ func TestLeadWithoutFirstRepository(t *testing.T) {
 	until(t, a, "a knows that", func(s *api.Snapshot) bool { return s.Leader == "b" && !s.Leading && len(s.Runs) == 5 })
 }
 
+// A repository is dead for many times of its schedule. The other one goes on; in
+// the dead one nothing starts, and when it is back, what was missed is caught
+// up, once. An hour is 12 seconds here.
+func TestRepositoryDeadForAnHour(t *testing.T) {
+	t.Parallel()
+	s, eyes := begin(t, "a", memory.New(), memory.New())
+	ctx := t.Context()
+	each, err := scheduler.ParseSchedule("* * * * * *", time.UTC)
+	require.NoError(t, err)
+	set := s.settings()
+	set.Repos = nil
+	for _, e := range eyes {
+		e.repo.Jobs = append(e.repo.Jobs, scheduler.Job{Repo: e.repo.name(), Kind: scheduler.Verify, Schedule: each, Attempts: 1})
+		set.Repos = append(set.Repos, e.repo)
+	}
+	_, err = s.Reload(ctx, set)
+	require.NoError(t, err)
+	runs := func(name string) (all []repo.JobRun) {
+		for _, run := range s.repository(name).runs() {
+			if run.Kind == string(scheduler.Verify) {
+				all = append(all, run)
+			}
+		}
+		return all
+	}
+	eventually(t, "runs in both", func() bool { return len(runs("repo1")) > 1 && len(runs("repo2")) > 1 })
+	eyes[0].away(true)
+	eventually(t, "the lease of the dead one is lost", func() bool { return leadsOf(s) == "repo2 " })
+	dead := time.Now()
+	before, other := len(runs("repo1")), len(runs("repo2"))
+	eventually(t, "an hour of the other", func() bool { return len(runs("repo2")) >= other+10 && time.Since(dead) > 12*time.Second })
+	require.Equal(t, before, len(runs("repo1")), "nothing starts where nobody leads")
+	back := time.Now()
+	eyes[0].away(false)
+	eventually(t, "runs in both again", func() bool { return len(runs("repo1")) > before+2 })
+	missed := 0
+	for _, run := range runs("repo1") {
+		if run.Due.After(dead.Add(2*time.Second)) && run.Due.Before(back) {
+			missed++
+		}
+	}
+	require.LessOrEqual(t, missed, 1, "of all that was missed the last one is caught up")
+}
+
 func TestActions(t *testing.T) {
 	t.Parallel()
 	store := memory.New()

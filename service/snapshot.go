@@ -2,6 +2,7 @@ package service
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -74,7 +75,7 @@ func (s *Service) showRepository(r *repository, v view, conf Repo, runs []repo.J
 		out.Schedules = map[string]string{}
 	}
 	if v.err != nil {
-		out.Error = v.err.Error()
+		out.Error, out.Damaged = v.err.Error(), errors.Is(v.err, repo.ErrIntegrity)
 	}
 	if v.gapLooks > 0 && v.gapLooks < gapSure {
 		out.Gaps = []api.Gap{} // not sure yet
@@ -101,7 +102,7 @@ func lastDone(runs []repo.JobRun, kind scheduler.Kind) (at time.Time) {
 func (s *Service) showRun(run repo.JobRun, now time.Time) api.Run {
 	out := api.Run{
 		ID: run.ID, Repo: run.Repo, Kind: run.Kind, State: api.Running, Manual: run.Manual, Attempt: run.Attempt, By: run.By, Node: run.Node,
-		Left: -1, Due: run.Due, Started: run.Started, Ended: run.Ended, Label: run.Label, Error: run.Error, Annotations: run.Annotations,
+		Left: -1, Due: run.Due, Started: run.Started, Ended: run.Ended, Label: run.Label, Error: run.Error, Damage: run.Damage, Report: run.Report, Annotations: run.Annotations,
 	}
 	if s.unseen(run, now) {
 		out.Stage, out.Left = "looking at the repository", 0

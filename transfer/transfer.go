@@ -60,8 +60,8 @@ type Options struct {
 	SystemID pg.SystemID
 	Label    repo.Label
 	// AllWAL copies, besides the WAL that makes the backups consistent, all that
-	// follows without a gap, so that the copy can be restored to the latest
-	// moment.
+	// follows the first of them without a gap, so that the copy can be restored to
+	// each moment from there to the latest.
 	AllWAL   bool
 	Workers  int           // packs and segments at a time; 0: 4
 	Wait     time.Duration // for another copy of the same label
@@ -148,9 +148,26 @@ func (c *copying) run(ctx context.Context) error {
 		}
 	}
 	if c.AllWAL {
-		if err := c.wal(ctx, chain[len(chain)-1], pg.MaxLSN); err != nil {
+		if err := c.allWAL(ctx, chain); err != nil {
 			return fmt.Errorf("copy WAL from %s to %s: %w", c.From.Name(), c.To.Name(), err)
 		}
+	}
+	return nil
+}
+
+// allWAL copies all WAL that follows, from the first backup of the chain on, so
+// that there is no gap between them in the target: one would be looked for, and
+// alerted. Where the source has one, it goes on from the backup behind it.
+func (c *copying) allWAL(ctx context.Context, chain []repo.Summary) error {
+	var done pg.LSN
+	for _, s := range chain {
+		if s.StopLSN <= done {
+			continue
+		}
+		if err := c.wal(ctx, s, pg.MaxLSN); err != nil {
+			return err
+		}
+		done = c.held.Reach(c.newest(c.held.Line(s.Timeline), s.StopLSN), s.StartLSN).End
 	}
 	return nil
 }

@@ -90,6 +90,23 @@ type Counts struct {
 	Segments int `json:"segments"`
 }
 
+// Lines says the same for people: what was looked at, notes, problems.
+func (r Report) Lines() []string {
+	lines := []string{fmt.Sprintf("level %s: %d backups, %d packs, %d segments looked at; read %d backups, %d packs, %d segments; not due %d backups, %d segments",
+		r.Level, r.Backups, r.Packs, r.Segments, r.Read.Backups, r.Read.Packs, r.Read.Segments, r.Skipped.Backups, r.Skipped.Segments)}
+	for _, n := range r.Notes {
+		lines = append(lines, "note: "+n)
+	}
+	for _, p := range r.Problems {
+		where := ""
+		if p.Backup != "" {
+			where = " (backup " + string(p.Backup) + ")"
+		}
+		lines = append(lines, fmt.Sprintf("PROBLEM: %s: %s%s", p.Object, p.What, where))
+	}
+	return lines
+}
+
 // Run verifies a repository. Damage is in the report, and makes the error a
 // repo.ErrIntegrity; other errors are those of the store.
 func Run(ctx context.Context, r *repo.Repository, o Options) (Report, error) {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -421,6 +422,23 @@ func (b takes) backup(ctx context.Context, r api.BackupRequest, p api.Progress) 
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// A backup belongs to the trace of the request that began it.
+func TestRunIsPartOfTrace(t *testing.T) {
+	got := make(chan trace.SpanContext, 1)
+	f := serve(t, api.Options{Backup: func(ctx context.Context, _ api.BackupRequest, _ api.Progress) (any, error) {
+		got <- trace.SpanContextFromContext(ctx)
+		return nil, nil
+	}})
+	sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+	request := api.BackupRequest{Repos: []string{"repo1"}, Type: "full"}
+	_, err := f.newClient(nil).StartBackup(trace.ContextWithSpanContext(testContext(t), sc), request, "")
+	require.NoError(t, err)
+	there := <-got
+	require.Equal(t, sc.TraceID(), there.TraceID())
+	require.Equal(t, sc.SpanID(), there.SpanID())
+	require.True(t, there.IsRemote())
 }
 
 func TestRuns(t *testing.T) {

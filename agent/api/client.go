@@ -17,6 +17,7 @@ import (
 
 	"github.com/walkeep/walkeep/archive"
 	"github.com/walkeep/walkeep/internal/credentials"
+	"github.com/walkeep/walkeep/internal/traces"
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/repo"
 )
@@ -121,6 +122,7 @@ func (c *Client) do(ctx context.Context, method, path string, body any, header h
 	if header != nil {
 		req.Header = header
 	}
+	traces.Inject(ctx, req.Header)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

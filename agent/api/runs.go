@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/walkeep/walkeep/internal/traces"
 )
 
 // runs are the backups that were begun through this server.
@@ -49,7 +51,8 @@ func (e *busyError) Error() string {
 }
 
 // begin starts a run, or finds the one that the key began. again: it was there.
-func (r *runs) begin(req BackupRequest, key string) (run Run, again bool, err error) {
+// of is the header of the request: the run is a part of its trace, and outlives it.
+func (r *runs) begin(of http.Header, req BackupRequest, key string) (run Run, again bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if known := r.keys[key]; key != "" && known != nil {
@@ -62,7 +65,7 @@ func (r *runs) begin(req BackupRequest, key string) (run Run, again bool, err er
 			}
 		}
 	}
-	ctx, cancel := context.WithCancelCause(r.ctx)
+	ctx, cancel := context.WithCancelCause(traces.Extract(r.ctx, of))
 	n := &running{
 		runs: r, key: key, cancel: cancel, changed: make(chan struct{}),
 		run: Run{ID: rand.Text(), Request: req, State: Running, Started: time.Now().UTC()},
@@ -186,7 +189,7 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusBadRequest, "an Idempotency-Key of more than 200 characters")
 		return
 	}
-	run, again, err := s.runs.begin(req, key)
+	run, again, err := s.runs.begin(r.Header, req, key)
 	if busy := (*busyError)(nil); errors.As(err, &busy) {
 		sendProblem(w, Problem{Status: http.StatusConflict, Detail: err.Error(), Run: busy.run})
 		return

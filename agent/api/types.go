@@ -92,6 +92,8 @@ type BackupResult struct {
 	NothingNew bool `json:"nothing_new,omitempty"`
 	// Busy: another backup into the repository was under way.
 	Busy bool `json:"busy,omitempty"`
+	// Damaged: something that is stored, and was needed for the backup, is damaged.
+	Damaged bool `json:"damaged,omitempty"`
 }
 
 // BackupRepoResult is what became of it in one repository.

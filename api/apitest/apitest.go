@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/walkeep/walkeep/api"
+	"github.com/walkeep/walkeep/repo"
 )
 
 // Service is an api.Service in memory. Make one with New.
@@ -159,6 +160,18 @@ func (s *Service) Expire(_ context.Context, r api.ExpireRequest) (api.Expiry, er
 	run, err := s.start(r.Repo, "expire", r.By, nil)
 	e.Run = &run
 	return e, err
+}
+
+// Contents makes up what a backup of the snapshot holds.
+func (s *Service) Contents(_ context.Context, name string, label repo.Label) (api.BackupContents, error) {
+	for _, r := range s.Snapshot().Repos {
+		for _, b := range r.Backups {
+			if r.Name == name && b.Label == label {
+				return contentsOf(name, b), nil
+			}
+		}
+	}
+	return api.BackupContents{}, fmt.Errorf("backup %q of %s: %w", label, name, api.ErrNotFound)
 }
 
 // Verify starts a run.

@@ -154,6 +154,27 @@ func Backups(n int) []api.Backup {
 	return list
 }
 
+// contentsOf is what a backup of the sample holds.
+func contentsOf(name string, b api.Backup) api.BackupContents {
+	c := api.BackupContents{Repo: name, Summary: repo.Summary{
+		Format: repo.Format, Label: b.Label, Type: b.Type, Parent: b.Parent, Start: b.Start, Stop: b.Stop, StartLSN: b.StartLSN, StopLSN: b.StopLSN,
+		Timeline: b.Timeline, SystemID: 7569321407812345678, PGVersion: 170006, SegmentSize: pg.DefaultSegmentSize, FromStandby: true, Node: b.From,
+		Annotations: b.Annotations, Bytes: b.Bytes, StoredBytes: b.StoredBytes, Files: 2113, Codec: "zstd", WalkeepVersion: "v0.1.0",
+		Manifest: repo.ManifestRef{Size: 311_296, SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
+	}, Contents: repo.Contents{
+		DataChecksums: true, PGData: "/pgdata/pg17", Directories: 27, BadPages: []repo.BadPages{},
+		Tablespaces: []repo.TablespaceUsage{{OID: 16385, Path: "/ssd/history", Bytes: 20 << 30}},
+		Databases:   []repo.DatabaseUsage{{OID: 16384, Files: 1205, Bytes: 95 << 30}, {OID: 5, Files: 301, Bytes: 8 << 20}},
+		Largest:     []repo.FileUsage{{Path: "base/16384/16412", Bytes: 1 << 30}},
+		Detect:      []repo.DetectUsage{{By: "whole", Files: 2113, Bytes: b.Bytes, Own: b.Bytes}},
+	}}
+	if b.Parent != "" {
+		c.References = []repo.Label{b.Parent}
+		c.Detect = []repo.DetectUsage{{By: "summaries", Files: 1800, Bytes: 95 << 30, Own: 2 << 30}, {By: "whole", Files: 313, Bytes: 1 << 30, Own: 1 << 30}}
+	}
+	return c
+}
+
 // Large is Sample with n backups in its first repository.
 func Large(n int) *api.Snapshot {
 	s := Sample()

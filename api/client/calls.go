@@ -74,6 +74,11 @@ func (c *Client) Backup(ctx context.Context, repo string, label repo.Label) (api
 	return get[api.BackupDetails](ctx, c, "/v1/repos/"+url.PathEscape(repo)+"/backups/"+url.PathEscape(string(label)), nil)
 }
 
+// Contents asks what a backup holds. api.ErrNotFound, repo.ErrIntegrity.
+func (c *Client) Contents(ctx context.Context, repo string, label repo.Label) (api.BackupContents, error) {
+	return get[api.BackupContents](ctx, c, "/v1/repos/"+url.PathEscape(repo)+"/backups/"+url.PathEscape(string(label))+"/contents", nil)
+}
+
 // RunQuery chooses runs; zero values choose all.
 type RunQuery struct {
 	Repo, Kind string

@@ -37,6 +37,25 @@ func (h *handler) backups(a huma.API) {
 		id: "get-backup", method: http.MethodGet, path: "/v1/repos/{repo}/backups/{label}", tag: "backups", role: api.Viewer,
 		summary: "One backup", description: "With the backups that it needs, and those that need it.", errors: []int{http.StatusNotFound},
 	}, h.oneBackup)
+	register(h, a, operation{
+		id: "get-backup-contents", method: http.MethodGet, path: "/v1/repos/{repo}/backups/{label}/contents", tag: "backups", role: api.Viewer,
+		summary:     "What a backup holds",
+		description: "Its summary, and what its manifest says of tablespaces, databases, large files, changes and damaged pages. It is read from the repository.",
+		errors:      []int{http.StatusNotFound, http.StatusInternalServerError, http.StatusGatewayTimeout},
+	}, func(ctx context.Context, in *oneBackupInput) (*body[api.BackupContents], error) {
+		label, err := repo.ParseLabel(in.Label)
+		if err != nil {
+			return nil, fmt.Errorf("backup %q of %s: %w", in.Label, in.Repo, api.ErrNotFound)
+		}
+		if _, err := h.repository(in.Repo); err != nil {
+			return nil, err
+		}
+		c, err := h.Service.Contents(ctx, in.Repo, label)
+		if err != nil {
+			return nil, err
+		}
+		return answer(c), nil
+	})
 }
 
 // backupFilter is what a query asks for.

@@ -49,7 +49,7 @@ func indented(t *testing.T, v any) []byte {
 // TestDescriptionsAreTheComments makes descriptions.json from the Go source.
 func TestDescriptionsAreTheComments(t *testing.T) {
 	comments := map[string]string{}
-	for _, pattern := range []string{"../*.go", "../../repo/window.go"} {
+	for _, pattern := range []string{"../*.go", "../../repo/window.go", "../../repo/summary.go", "../../repo/contents.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.NotEmpty(t, files)
@@ -124,6 +124,7 @@ func theShown() []shown {
 		{id: "can-restore", path: "/v1/can-restore?at=2026-11-22T12:00:00Z"},
 		{id: "list-backups", path: "/v1/backups?repo=repo1&limit=2"},
 		{id: "get-backup", path: "/v1/repos/repo1/backups/20261122-010000F"},
+		{id: "get-backup-contents", path: "/v1/repos/repo1/backups/20261122-010000F/contents"},
 		{id: "list-runs", path: "/v1/runs?limit=2"},
 		{id: "get-run", path: "/v1/runs/20261122-123000-repo1-incremental"},
 		{id: "follow-run", path: "/v1/runs/20261122-010000-repo1-full/events"},

@@ -169,7 +169,7 @@ func (h *handler) coverage(_ context.Context, in *RepoQuery) (*body[api.Coverage
 	for _, r := range repos {
 		l.Repos = append(l.Repos, api.Coverage{
 			Repo: r.Name, Timelines: some(r.Timelines), Gaps: some(r.Gaps), Conflicts: some(r.Conflicts),
-			Behind: r.Behind, BehindSince: r.BehindSince,
+			MissingHistories: r.MissingHistories, Behind: r.Behind, BehindSince: r.BehindSince,
 		})
 	}
 	return answer(l), nil

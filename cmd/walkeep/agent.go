@@ -61,6 +61,9 @@ func (r *root) runAgent(c *cobra.Command, node, pgdata string, streamOnly bool) 
 	if err != nil {
 		return err
 	}
+	if err := r.startTraces(c.Context(), cfg, "agent"); err != nil {
+		return err
+	}
 	if streamOnly {
 		if !cfg.Archive.Stream {
 			return usageErrorf("--stream-only needs archive.stream: true")

@@ -3,10 +3,16 @@ package main
 import (
 	"context"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
 	"github.com/walkeep/walkeep/agent/api"
 	"github.com/walkeep/walkeep/backup"
 	"github.com/walkeep/walkeep/config"
+	"github.com/walkeep/walkeep/internal/traces"
 	"github.com/walkeep/walkeep/repo"
+	"github.com/walkeep/walkeep/service"
 )
 
 // agentAPI begins to listen, if the configuration wants it; nil if not. n is
@@ -49,7 +55,18 @@ func (r *root) agentBackup(ctx context.Context, cfg *config.Config, n config.Nod
 // takeBackups takes backups of a node into repositories of all.
 func (r *root) takeBackups(cfg *config.Config, wish backupWish, all []*repo.Repository) api.Backup {
 	wish.sessions = cfg.Backup.Workers
-	return func(ctx context.Context, req api.BackupRequest, p api.Progress) (any, error) {
+	return func(ctx context.Context, req api.BackupRequest, p api.Progress) (_ any, err error) {
+		log := r.logger()
+		run := req.Annotations[service.RunAnnotation]
+		if run != "" {
+			log = log.With(zap.String("run", run))
+		}
+		tracer := r.traces.Tracer()
+		ctx, span := tracer.Start(ctx, "backup", trace.WithAttributes(
+			attribute.String("walkeep.run", run), attribute.StringSlice("walkeep.repository", req.Repos),
+			attribute.String("walkeep.type", req.Type), attribute.String("walkeep.node", wish.node)))
+		stages := traces.NewStages(ctx, tracer, p)
+		defer func() { stages.End(); traces.End(span, err) }()
 		kind, err := repo.ParseBackupType(req.Type)
 		if err != nil {
 			return nil, err
@@ -72,7 +89,7 @@ func (r *root) takeBackups(cfg *config.Config, wish backupWish, all []*repo.Repo
 		defer from.close()
 		o := backup.Options{
 			Repos: repos, Source: from.source, Server: from.conn, Node: from.Name, Type: kind, Annotations: req.Annotations,
-			Workers: cfg.Backup.Workers, Version: thisVersion().Version, Progress: p, Log: r.logger(),
+			Workers: cfg.Backup.Workers, Version: thisVersion().Version, Progress: stages, Log: log,
 			ReadLimit: backup.Limit(int64(cfg.Backup.ReadRate)), UploadLimit: backup.Limit(int64(cfg.Backup.RateLimit)),
 		}
 		if from.primary != nil {

@@ -162,7 +162,7 @@ func (r *root) runBackup(c *cobra.Command, f backupFlags) error {
 func resultOf(result backup.Result, err error) api.BackupResult {
 	out := api.BackupResult{
 		Label: result.Label, Repos: []api.BackupRepoResult{},
-		NothingNew: errors.Is(err, backup.ErrNothingNew), Busy: errors.Is(err, repo.ErrBusy),
+		NothingNew: errors.Is(err, backup.ErrNothingNew), Busy: errors.Is(err, repo.ErrBusy), Damaged: errors.Is(err, repo.ErrIntegrity),
 	}
 	for _, p := range result.Repos {
 		line := api.BackupRepoResult{Name: p.Name, Status: "ok"}

@@ -26,7 +26,8 @@ func newCopyCommand(r *root) *cobra.Command {
 		Short: "Copy a backup from one repository to another",
 		Long: `Copy a backup, the backups that it builds on, and the WAL that makes them
 consistent from one repository to another; with --wal all, all WAL that follows
-without a gap too, so that the copy can be restored to the latest moment.
+the first of them too, so that the copy can be restored to the latest moment.
+Without it there are gaps between the backups, which verify and wal status show.
 
 What is copied is verified against the digests of the source, and encrypted anew
 for the target as its configuration says; to copy from an encrypted repository
@@ -39,7 +40,7 @@ copies the same backup, and 3 if there is no such backup.`,
 	fl := c.Flags()
 	fl.StringVar(&f.from, "from", "", "the repository that has the backup")
 	fl.StringVar(&f.to, "to", "", "the repository to copy it to")
-	fl.StringVar(&f.wal, "wal", "needed", "needed: what makes the backups consistent; all: all that follows, too")
+	fl.StringVar(&f.wal, "wal", "needed", "needed: what makes the backups consistent; all: all that follows the first of them, too")
 	fl.IntVar(&f.workers, "workers", 4, "packs and segments that are copied at a time")
 	fl.DurationVar(&f.wait, "wait", 0, "how long to wait for another copy of the same backup")
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")

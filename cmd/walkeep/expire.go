@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/walkeep/walkeep/config"
@@ -109,17 +108,8 @@ func (r *root) printExpiry(res retention.Result) error {
 	if err := res.Plan.Print(r.stdout, r.location()); err != nil {
 		return err
 	}
-	for _, p := range res.Postponed {
-		r.printf("left for the next run: %s\n", p)
-	}
-	if res.DryRun {
-		r.printf("nothing was removed (--dry-run)\n")
-		return nil
-	}
-	d := res.Done
-	r.printf("removed: %d backups, %d packs and manifests, %d WAL files, %d pins; %s\n", d.Backups, d.Packs, d.WAL, d.Pins, humanize.IBytes(uint64(d.Bytes)))
-	if d.Uploads > 0 {
-		r.printf("aborted: %d uploads that were never finished\n", d.Uploads)
+	for _, l := range res.Lines() {
+		r.printf("%s\n", l)
 	}
 	return nil
 }

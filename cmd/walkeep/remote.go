@@ -13,6 +13,7 @@ import (
 
 	"github.com/walkeep/walkeep/api"
 	"github.com/walkeep/walkeep/api/client"
+	"github.com/walkeep/walkeep/repo"
 )
 
 // remoteFlags say which service a subcommand asks instead of doing the work
@@ -173,8 +174,17 @@ func runError(r api.Run) error {
 	if r.Error != "" {
 		text += ": " + strings.TrimRight(r.Error, "\n")
 	}
+	if r.Damage {
+		return damage(text)
+	}
 	return errors.New(text)
 }
+
+// damage is an error of the service that is a repo.ErrIntegrity there.
+type damage string
+
+func (d damage) Error() string        { return string(d) }
+func (d damage) Is(target error) bool { return target == repo.ErrIntegrity }
 
 // zone is where the service's people are.
 func zone(name string) *time.Location {

@@ -70,12 +70,13 @@ func (r *root) printRemoteBackup(runs []api.Run, f backupFlags) error {
 }
 
 // remoteRuns begins a run for each repository and follows them, one after the
-// other.
-func (r *root) remoteRuns(ctx context.Context, s *client.Client, names []string, begin func(repo string) (*api.Run, error)) error {
+// other. It prints how they ended and what they found, or returns them if quiet.
+func (r *root) remoteRuns(ctx context.Context, s *client.Client, names []string, quiet bool, begin func(repo string) (*api.Run, error)) ([]api.Run, error) {
 	names, err := remoteRepos(ctx, s, names)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	runs := []api.Run{}
 	var failures []error
 	for _, name := range names {
 		run, err := begin(name)
@@ -85,24 +86,52 @@ func (r *root) remoteRuns(ctx context.Context, s *client.Client, names []string,
 		}
 		if err != nil {
 			failures = append(failures, err)
-		} else if run != nil {
-			r.printf("%s: %s\n", name, run.State)
+		}
+		if run != nil && run.ID != "" {
+			runs = append(runs, *run)
+			if run.Final() && !quiet {
+				r.printRun(*run)
+			}
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(failures...)
+	return runs, errors.Join(failures...)
 }
 
-func (r *root) remoteVerify(c *cobra.Command, s *client.Client, names []string) error {
-	if err := onlyLocal(c, "level", "due", "sample", "json"); err != nil {
+// printRun says how a run ended, and what it did and found.
+func (r *root) printRun(run api.Run) {
+	r.printf("%s: %s\n", run.Repo, run.State)
+	for _, line := range run.Report {
+		r.printf("  %s\n", printable(line))
+	}
+}
+
+func (r *root) remoteVerify(c *cobra.Command, s *client.Client, names []string, asJSON bool) error {
+	if err := onlyLocal(c, "level", "due", "sample"); err != nil {
 		return err
 	}
-	return r.remoteRuns(c.Context(), s, names, func(repo string) (*api.Run, error) {
-		run, err := s.Verify(c.Context(), repo)
+	return r.remoteJob(c.Context(), s, names, asJSON, s.Verify)
+}
+
+func (r *root) remoteRepair(c *cobra.Command, s *client.Client, names []string, asJSON bool) error {
+	if err := onlyLocal(c, "dry-run", "temp-dir"); err != nil {
+		return err
+	}
+	return r.remoteJob(c.Context(), s, names, asJSON, s.Repair)
+}
+
+// remoteJob has the service do something in each repository, and waits for it.
+func (r *root) remoteJob(ctx context.Context, s *client.Client, names []string, asJSON bool, begin func(context.Context, string) (api.Run, error)) error {
+	runs, err := r.remoteRuns(ctx, s, names, asJSON, func(repo string) (*api.Run, error) {
+		run, err := begin(ctx, repo)
 		return &run, err
 	})
+	if asJSON {
+		err = errors.Join(err, r.printJSON(runs))
+	}
+	return err
 }
 
 func (r *root) remoteExpire(c *cobra.Command, s *client.Client, names []string, dryRun, asJSON bool) error {
@@ -110,7 +139,7 @@ func (r *root) remoteExpire(c *cobra.Command, s *client.Client, names []string, 
 		return err
 	}
 	plans := map[string]api.Expiry{}
-	err := r.remoteRuns(c.Context(), s, names, func(repo string) (*api.Run, error) {
+	runs, err := r.remoteRuns(c.Context(), s, names, asJSON, func(repo string) (*api.Run, error) {
 		e, err := s.Expire(c.Context(), repo, dryRun)
 		if err != nil {
 			return nil, err
@@ -119,8 +148,16 @@ func (r *root) remoteExpire(c *cobra.Command, s *client.Client, names []string, 
 		if !asJSON {
 			err = r.printRemoteExpiry(repo, e)
 		}
+		if e.Run == nil && e.Damage != "" { // a run will say so itself
+			err = errors.Join(err, damage(repo+": "+e.Damage))
+		}
 		return e.Run, err
 	})
+	for _, run := range runs { // as they ended
+		e := plans[run.Repo]
+		e.Run = &run
+		plans[run.Repo] = e
+	}
 	if asJSON {
 		err = errors.Join(err, r.printJSON(plans))
 	}

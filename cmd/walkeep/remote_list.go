@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/walkeep/walkeep/api"
 	"github.com/walkeep/walkeep/api/client"
@@ -40,7 +41,7 @@ func (r *root) remoteList(ctx context.Context, s *client.Client, names []string,
 func listedOf(one api.Repository) listedRepo {
 	l := listedRepo{
 		Name: one.Name, Status: repoOK, location: one.Location, windows: one.Windows,
-		Backups: []listedBackup{}, WAL: []repo.TimelineCoverage{}, Conflicts: []walConflict{}, Window: wholeWindow(one.Windows),
+		Backups: []listedBackup{}, WAL: []repo.TimelineCoverage{}, Conflicts: []walConflict{}, Drills: []repo.Drill{}, Window: wholeWindow(one.Windows),
 	}
 	for _, b := range slices.Backward(one.Backups) { // the oldest first
 		listed := listedBackup{
@@ -69,6 +70,8 @@ func listedOf(one api.Repository) listedRepo {
 		l.Conflicts = append(l.Conflicts, walConflict{File: file})
 	}
 	switch {
+	case one.Damaged:
+		l.Status, l.Error, l.failure = repoDamaged, &one.Error, damage(one.Error)
 	case one.Error != "":
 		l.Status, l.Error, l.failure = repoError, &one.Error, errors.New(one.Error)
 	case len(l.Backups) == 0 && len(l.WAL) == 0:
@@ -77,55 +80,68 @@ func listedOf(one api.Repository) listedRepo {
 	return l
 }
 
-// remoteShow is `show` from what the service knows: without the manifest.
+// shownBackup is what `show --server --json` prints: all of `show --json`, and
+// what the service knows of the backups around it.
+type shownBackup struct {
+	api.BackupContents
+	Needs       []repo.Label `json:"needs"`
+	NeededBy    []repo.Label `json:"needed_by"`
+	PinnedUntil time.Time    `json:"pinned_until,omitzero"`
+}
+
+// remoteShow is `show` from what the service knows and reads for us.
 func (r *root) remoteShow(ctx context.Context, s *client.Client, names []string, label repo.Label, asJSON bool) error {
 	names, err := remoteRepos(ctx, s, names)
 	if err != nil {
 		return err
 	}
-	health, err := s.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
+	var failures []error // of repositories before the one that has it
 	for _, name := range names {
-		d, err := s.Backup(ctx, name, label)
-		switch {
-		case errors.Is(err, api.ErrNotFound):
+		c, err := s.Contents(ctx, name, label)
+		if errors.Is(err, api.ErrNotFound) {
 			continue
-		case err != nil:
-			return err
-		case asJSON:
-			return r.printJSON(d)
 		}
-		p := &table{w: r.stdout, zone: zone(health.TimeZone)}
-		p.linef("backup %s in %s", d.Label, d.Repo)
-		p.rows(remoteRows(p, d))
-		return p.err
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		return r.printShown(ctx, s, c, asJSON)
+	}
+	if err := errors.Join(failures...); err != nil {
+		return fmt.Errorf("look for backup %s: %w", label, err)
 	}
 	return fmt.Errorf("no backup %s: %w", label, errNothingFound)
 }
 
-func remoteRows(p *table, d api.BackupDetails) [][]string {
-	rows := [][]string{
-		{"type", string(d.Type)},
-		{"parent", string(d.Parent)},
-		{"started", p.second(d.Start)},
-		{"finished", p.second(d.Stop) + " (" + took(d.Start, d.Stop) + ")"},
-		{"WAL", fmt.Sprintf("%s to %s, timeline %d", d.StartLSN, d.StopLSN, d.Timeline)},
-		{"taken from", d.From},
-		{"size", size(d.Bytes)},
-		{"stored", size(d.StoredBytes)},
-		{"needs", joinLabels(d.Needs)},
-		{"needed by", joinLabels(d.NeededBy)},
-		{"annotations", strings.Join(annotations(d.Annotations), ", ")},
+func (r *root) printShown(ctx context.Context, s *client.Client, c api.BackupContents, asJSON bool) error {
+	out := shownBackup{BackupContents: c, Needs: []repo.Label{}, NeededBy: []repo.Label{}}
+	around, err := s.Backup(ctx, c.Repo, c.Label)
+	switch {
+	case err == nil:
+		out.Needs, out.NeededBy, out.PinnedUntil = around.Needs, around.NeededBy, around.PinnedUntil
+	case !errors.Is(err, api.ErrNotFound): // so new that no look has found it
+		return err
 	}
-	if d.PageErrors > 0 {
-		rows = append(rows, []string{"page checksums", fmt.Sprintf("%d BAD PAGES", d.PageErrors)})
+	if asJSON {
+		return r.printJSON(out)
 	}
-	if !d.PinnedUntil.IsZero() {
-		rows = append(rows, []string{"pinned until", p.second(d.PinnedUntil)})
+	health, err := s.Snapshot(ctx)
+	if err != nil {
+		return err
 	}
-	return slices.DeleteFunc(rows, func(row []string) bool { return row[1] == "" })
+	at := zone(health.TimeZone)
+	if err := printDetails(r.stdout, backupDetails{BackupContents: c}, at); err != nil {
+		return err
+	}
+	p := &table{w: r.stdout, zone: at}
+	rows := [][]string{{"needs", joinLabels(out.Needs)}, {"needed by", joinLabels(out.NeededBy)}}
+	if !out.PinnedUntil.IsZero() {
+		rows = append(rows, []string{"pinned until", p.second(out.PinnedUntil)})
+	}
+	if rows = slices.DeleteFunc(rows, func(row []string) bool { return row[1] == "" }); len(rows) > 0 {
+		p.section(rows)
+	}
+	return p.err
 }
 
 // remoteWALStatus is `wal status` from what the service knows.
@@ -164,19 +180,25 @@ func (r *root) remoteWALStatus(ctx context.Context, s *client.Client, names []st
 	return errors.Join(append([]error{p.err}, findings...)...)
 }
 
-// coverageError is why the exit status is not 0.
+// coverageError is why the exit status is not 0: what archive.Survey.Whole says
+// without a service.
 func coverageError(c api.Coverage, r api.Repository, maxBehind int) error {
-	var all []error
-	if r.Error != "" {
-		all = append(all, fmt.Errorf("%s cannot be looked at: %s", c.Repo, r.Error))
+	twice := slices.IndexFunc(c.Conflicts, func(file string) bool { return strings.HasSuffix(file, ".history") })
+	switch {
+	case r.Error != "" && !r.Damaged:
+		return fmt.Errorf("%s cannot be looked at: %s", c.Repo, r.Error)
+	case len(c.Gaps) > 0:
+		return fmt.Errorf("%s: %d gaps", c.Repo, len(c.Gaps))
+	case len(c.MissingHistories) > 0:
+		return fmt.Errorf("%s: %s is missing", c.Repo, c.MissingHistories[0])
+	case maxBehind >= 0 && c.Behind > maxBehind:
+		return fmt.Errorf("%s is %s behind", c.Repo, segmentsText(c.Behind))
+	case twice >= 0:
+		return fmt.Errorf("%s: two servers chose the same timeline: %s", c.Repo, c.Conflicts[twice])
+	case r.Damaged:
+		return damage(fmt.Sprintf("%s: %s", c.Repo, r.Error))
 	}
-	if n := len(c.Gaps); n > 0 {
-		all = append(all, fmt.Errorf("%s: %d gaps", c.Repo, n))
-	}
-	if maxBehind >= 0 && c.Behind > maxBehind {
-		all = append(all, fmt.Errorf("%s is %s behind", c.Repo, segmentsText(c.Behind)))
-	}
-	return errors.Join(all...)
+	return nil
 }
 
 func (p *table) remoteCoverage(c api.Coverage, r api.Repository) {
@@ -222,6 +244,9 @@ func (p *table) remoteCoverage(c api.Coverage, r api.Repository) {
 			w.After = &g.After
 		}
 		p.linef("      %s", p.sides(w))
+	}
+	for _, file := range c.MissingHistories {
+		p.linef("  MISSING: %s", file)
 	}
 	var conflicts []walConflict
 	for _, file := range c.Conflicts {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/config"
+	"github.com/walkeep/walkeep/internal/traces"
 )
 
 // forPeople is the patience of subcommands that somebody looks at.
@@ -32,6 +33,7 @@ type root struct {
 
 	loaded  *config.Config
 	log     *zap.Logger
+	traces  *traces.Provider // nil: none are made
 	closers []func()
 }
 

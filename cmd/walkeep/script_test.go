@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 //	sample REPO...  store the sample cluster in these repositories
 //	damage FILE     flip a bit in the middle of a file
 //	exits CODE COMMAND...  run a command that must exit with this status
-//	service         start a service that shows a sample
+//	service [damaged]  start a service that shows a sample
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

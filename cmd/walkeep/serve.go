@@ -52,6 +52,9 @@ func (r *root) runServe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.startTraces(ctx, cfg, "serve"); err != nil {
+		return err
+	}
 	cache, done, err := r.serviceCache()
 	if err != nil {
 		return err
@@ -72,7 +75,7 @@ func (r *root) runServe(ctx context.Context) error {
 	}
 	engine, err := service.New(service.Options{
 		Settings: set, Election: kube.election, Cluster: cfg.Cluster, Version: thisVersion().Version,
-		Holder: fmt.Sprintf("%s, process %d", host, os.Getpid()), Cache: cache, Log: r.logger(),
+		Holder: fmt.Sprintf("%s, process %d", host, os.Getpid()), Cache: cache, Tracer: r.traces.Tracer(), Log: r.logger(),
 	})
 	if err != nil {
 		return err
@@ -86,6 +89,7 @@ func (r *root) runServe(ctx context.Context) error {
 	parts.Go(func() error { player.play(ctx, r, cfg); return nil })
 	parts.Go(func() error { r.reloads(ctx, engine, player); return nil })
 	parts.Go(func() error { r.tellSystemd(ctx, func() string { return serviceStatus(engine) }); return nil })
+	parts.Go(func() error { r.releasePages(ctx); return nil })
 	if front != nil {
 		parts.Go(func() error { return front.Run(ctx) })
 	}

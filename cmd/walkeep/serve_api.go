@@ -44,7 +44,7 @@ func (r *root) serviceAPI(cfg *config.Config, s api.Service, reviewer api.Authen
 		return nil, err
 	}
 	return rest.NewServer(rest.ServerOptions{
-		Listen: c.Listen, Handler: handler, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile, Log: r.logger(),
+		Listen: c.Listen, Handler: r.traces.Handler(handler), CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile, Log: r.logger(),
 	})
 }
 

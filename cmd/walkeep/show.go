@@ -22,8 +22,8 @@ func newShowCommand(r *root) *cobra.Command {
 		Long: `Show all that is known of one backup: its summary, and from its manifest the
 tablespaces, the databases by size, the largest files, how changes were
 detected, and the damaged pages.
-The first repository that has the backup is used. With --server it is what the
-service knows, without the manifest.`,
+The first repository that has the backup is used. With --server the service
+reads it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			label, err := repo.ParseLabel(args[0])

@@ -29,7 +29,10 @@ func newVerifyCommand(r *root) *cobra.Command {
 
 What was found whole is noted in the repository, and not read again for --due
 days; --sample 0.05 reads one in twenty of these all the same. The exit status
-is 6 if something is damaged or missing, each with the name of its object.`,
+is 6 if something is damaged or missing, each with the name of its object.
+
+With --server the service verifies, at the level that it is configured for; the
+exit status is the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := r.service(c)
@@ -37,7 +40,7 @@ is 6 if something is damaged or missing, each with the name of its object.`,
 				return err
 			}
 			if s != nil {
-				return r.remoteVerify(c, s, names)
+				return r.remoteVerify(c, s, names, asJSON)
 			}
 			switch verify.Level(level) {
 			case verify.Exists, verify.Stored, verify.Full:
@@ -80,17 +83,9 @@ is 6 if something is damaged or missing, each with the name of its object.`,
 }
 
 func (r *root) printVerified(rep verify.Report) {
-	r.printf("%s: level %s: %d backups, %d packs, %d segments looked at; read %d backups, %d packs, %d segments; not due %d backups, %d segments\n",
-		rep.Repository, rep.Level, rep.Backups, rep.Packs, rep.Segments,
-		rep.Read.Backups, rep.Read.Packs, rep.Read.Segments, rep.Skipped.Backups, rep.Skipped.Segments)
-	for _, n := range rep.Notes {
-		r.printf("  note: %s\n", n)
-	}
-	for _, p := range rep.Problems {
-		where := ""
-		if p.Backup != "" {
-			where = " (backup " + string(p.Backup) + ")"
-		}
-		r.printf("  PROBLEM: %s: %s%s\n", p.Object, p.What, where)
+	lines := rep.Lines()
+	r.printf("%s: %s\n", rep.Repository, lines[0])
+	for _, l := range lines[1:] {
+		r.printf("  %s\n", l)
 	}
 }

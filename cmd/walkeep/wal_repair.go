@@ -28,9 +28,17 @@ node. What comes from there is examined before it is stored: it must be of this
 cluster and timeline, complete and undamaged.
 
 The exit status is 0 if nothing is missing any more, 1 if something is; then the
-gaps are printed with the moments that can be restored on both sides.`,
+gaps are printed with the moments that can be restored on both sides. With
+--server the service does it, and says what it repaired.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := r.service(c)
+			if err != nil {
+				return err
+			}
+			if s != nil {
+				return r.remoteRepair(c, s, names, asJSON)
+			}
 			out, err := r.walRepair(c.Context(), names, tempDir, dryRun)
 			if out == nil {
 				return err
@@ -46,7 +54,7 @@ gaps are printed with the moments that can be restored on both sides.`,
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	f.StringVar(&tempDir, "temp-dir", "", "where segments are kept while they are examined (default: the system's)")
-	return c
+	return askable(c)
 }
 
 // walRepair is what `wal repair --json` prints. Scripts rely on its shape.

@@ -2,12 +2,14 @@ package patroni
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/walkeep/walkeep/api"
 	"github.com/walkeep/walkeep/integration/postgres"
 	discover "github.com/walkeep/walkeep/pg/patroni"
 )
@@ -36,10 +38,11 @@ func newCluster(t *testing.T, ctx context.Context, n *Network, o Options) *Clust
 }
 
 // TestPatroni: the harness does what it says: a switchover, a power failure, a
-// machine that comes back, a cut cable.
+// machine that comes back, a cut cable. A service that knows no more than Patroni's
+// addresses follows it all, and has its backups taken by the agents.
 func TestPatroni(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
 	c := newCluster(t, ctx, newNetwork(t, ctx, postgres.New(t)), Options{SegmentMB: 1})
 
@@ -48,6 +51,9 @@ func TestPatroni(t *testing.T) {
 	require.Equal(t, "pg-0", first.Name)
 	_, err = first.Text(ctx, "create table t as select 1 as i")
 	require.NoError(t, err)
+
+	s := serve(t, ctx, c)
+	before := s.backup("pg-0")
 
 	require.NoError(t, c.Switchover(ctx, first, c.Nodes[1]))
 	second, err := c.WaitHealthy(ctx)
@@ -61,6 +67,12 @@ func TestPatroni(t *testing.T) {
 	require.NoError(t, err)
 	_, err = third.Text(ctx, "insert into t values (2)")
 	require.NoError(t, err)
+	s.until(second.Name+" is gone", func(s *api.Snapshot) bool {
+		i := slices.IndexFunc(s.Nodes, func(n api.Node) bool { return n.Name == second.Name })
+		return i < 0 || !s.Nodes[i].Up
+	})
+	after := s.backup(third.Name)
+	require.Greater(t, after.Timeline, before.Timeline)
 	require.NoError(t, second.StartPatroni())
 	_, err = c.WaitHealthy(ctx)
 	require.NoError(t, err)

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/http"
@@ -23,7 +24,8 @@ var length = flag.Duration("afternoon", 30*time.Second, "how long the schedules 
 // TestAfternoon: an afternoon's schedule with all that can happen in it: a leader
 // is killed, a repository dies and comes back, the servers fail over. It ends
 // with the backups, the retention and the coverage that the configuration
-// promises, and with a restore.
+// promises, with a page that shows them, and with a restore. PAGE_PICTURES names a
+// directory for the picture.
 func TestAfternoon(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience+*length)
@@ -149,6 +151,9 @@ func TestAfternoon(t *testing.T) {
 		require.Equal(t, len(w.backups(t, i)), len(r.Backups), r.Name)
 		w.requireOrder(t, i)
 	}
+	fulls, err := json.Marshal(map[string]int{"repo1": keep[0], "repo2": keep[1], "repo3": keep[2]})
+	require.NoError(t, err)
+	browse(ctx, t, leader, "afternoon", string(fulls))
 	for i := range w.dirs {
 		dir := filepath.Join(w.env.TempDir(t, "restored"), "data")
 		name := fmt.Sprintf("repo%d", i+1)

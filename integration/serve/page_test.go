@@ -45,18 +45,7 @@ repos:
 		return s.Leading && len(s.Nodes) == 1 && s.Nodes[0].Agent != nil && len(s.Nodes[0].Agent.Queues) == 2
 	})
 
-	pictures := os.Getenv("PAGE_PICTURES")
-	if pictures == "" {
-		pictures = t.TempDir()
-	}
-	root, err := filepath.Abs("../..")
-	require.NoError(t, err)
-	browse := func(step string) {
-		cmd := exec.CommandContext(ctx, "node", "testdata/page.mjs", step, s.url, s.token, filepath.Join(pictures, "serve-"+step+".png"))
-		cmd.Env = append(os.Environ(), "PLAYWRIGHT="+filepath.Join(root, ".cache/browser/node_modules/playwright-core/index.mjs"), "HOME="+t.TempDir())
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	}
+	browse := func(step string) { browse(ctx, t, s, step) }
 	browse("backup")
 	snap := s.until(t, "the backup that was asked for", func(s *api.Snapshot) bool { return len(repoOf(s, "repo1").Backups) == 1 })
 	require.Equal(t, "asked for on the page", repoOf(snap, "repo1").Backups[0].Annotations["note"])
@@ -81,6 +70,22 @@ repos:
 	require.NoError(t, os.Chmod(two, 0o700))
 	s.until(t, "all well again", func(s *api.Snapshot) bool { return s.Level == api.OK })
 	browse("well")
+}
+
+// browse does a step of testdata/page.mjs, and takes a picture.
+func browse(ctx context.Context, t *testing.T, s *served, step string, args ...string) {
+	t.Helper()
+	pictures := os.Getenv("PAGE_PICTURES")
+	if pictures == "" {
+		pictures = t.TempDir()
+	}
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	args = append([]string{"testdata/page.mjs", step, s.url, s.token, filepath.Join(pictures, "serve-"+step+".png")}, args...)
+	cmd := exec.CommandContext(ctx, "node", args...)
+	cmd.Env = append(os.Environ(), "PLAYWRIGHT="+filepath.Join(root, ".cache/browser/node_modules/playwright-core/index.mjs"), "HOME="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 func scrape(ctx context.Context, t *testing.T, s *served) string {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +18,29 @@ import (
 	"github.com/walkeep/walkeep/api"
 	"github.com/walkeep/walkeep/api/client"
 	"github.com/walkeep/walkeep/integration/postgres"
+	"github.com/walkeep/walkeep/internal/traces/tracestest"
 )
+
+// requireTraces: the run of a backup is a trace, with the phases of the backup,
+// and requests are some.
+func requireTraces(t *testing.T, c *tracestest.Collector, run api.Run) {
+	t.Helper()
+	trace := ""
+	for _, s := range c.Named("run full") {
+		if s.Attributes["walkeep.run"] == run.ID {
+			require.Equal(t, "repo1", s.Attributes["walkeep.repository"])
+			require.Equal(t, string(run.Label), s.Attributes["walkeep.label"])
+			trace = s.Trace
+		}
+	}
+	require.NotEmpty(t, trace)
+	for _, name := range []string{"backup", "copying", "ending the backup"} {
+		require.True(t, slices.ContainsFunc(c.Named(name), func(s tracestest.Span) bool { return s.Trace == trace }), name)
+	}
+	require.NotEmpty(t, c.Named("POST /v1/backups"))
+	require.NotEmpty(t, c.Named("GET /v1/runs/{run}/events"))
+	require.NotEmpty(t, c.Named("run verify"))
+}
 
 // TestREST: a service of a real server, as a program sees it that speaks HTTP,
 // and as a person who uses walkeep --server from a machine that has no
@@ -31,7 +55,8 @@ func TestREST(t *testing.T) {
 	p, err := env.InitDB(ctx, postgres.Options{Major: 17, SegmentSize: 1 << 20, NoFsync: true})
 	require.NoError(t, err)
 	// A backup into repo2 takes seconds: it can be looked at and cancelled.
-	s, site := serve(t, env, tokens, "interval: 2s, probe: 1s, backoff: 1s", fmt.Sprintf(`cluster: hippo
+	collector := tracestest.New(t)
+	s, site := serve(t, env, tokens, "interval: 2s, probe: 1s, backoff: 1s, traces: \""+collector.URL+"\"", fmt.Sprintf(`cluster: hippo
 timezone: UTC
 postgres: {nodes: [{name: pg-0, conninfo: "%s", pgdata: %s}]}
 agent: {socket: %s, rescan: 1s}
@@ -96,9 +121,20 @@ repos:
 	require.Contains(t, made.Stderr, "incremental backup into repo1: run ")
 	require.Contains(t, site.Must(t, 0, remote("list", "--repo", "repo1")...).Stdout, made.LastLine())
 	require.Contains(t, site.Must(t, 0, "list", "--repo", "repo1").Stdout, made.LastLine(), "as the repository itself says")
-	require.Contains(t, site.Must(t, 0, remote("show", made.LastLine())...).Stdout, "needs        "+string(done.Label))
+	shown := site.Must(t, 0, remote("show", made.LastLine())...).Stdout
+	require.Contains(t, shown, "needs  "+string(done.Label))
+	require.Contains(t, shown, site.Must(t, 0, "show", made.LastLine()).Stdout, "all that there is without a service")
 	require.Contains(t, site.Must(t, 0, remote("expire", "--repo", "repo1", "--dry-run")...).Stdout, "nothing was removed")
-	require.Contains(t, site.Must(t, 0, remote("verify", "--repo", "repo1")...).Stdout, "repo1: done")
+	require.Contains(t, site.Must(t, 0, remote("verify", "--repo", "repo1")...).Stdout, "repo1: done\n  level stored: 2 backups")
+	require.Contains(t, site.Must(t, 0, remote("wal", "repair", "--repo", "repo1")...).Stdout, "nothing is missing")
+	packs, err := filepath.Glob(filepath.Join(one, "hippo", "*", "backup", string(done.Label), "pack", "*"))
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(packs[0], packs[0]+".away"))
+	site.Must(t, 6, "verify", "--repo", "repo1", "--level", "exists")
+	damaged := site.Must(t, 6, remote("verify", "--repo", "repo1")...)
+	require.Contains(t, damaged.Stdout, "repo1: failed")
+	require.Contains(t, damaged.Stdout, "PROBLEM: ")
+	require.NoError(t, os.Rename(packs[0]+".away", packs[0]))
 	site.Must(t, 0, remote("wal", "status", "--repo", "repo1")...)
 	site.Must(t, 3, remote("show", "20200101-000000F")...)
 	require.Contains(t, site.Must(t, 0, remote("pause")...).Stdout, "paused: repo1, repo2")
@@ -136,5 +172,6 @@ repos:
 	s.ends(t, 0)
 	_, err = c.Health(ctx)
 	require.ErrorIs(t, err, client.ErrUnreachable)
+	requireTraces(t, collector, done)
 	site.Must(t, 1, remote("list")...)
 }

@@ -1,7 +1,7 @@
-// Looks at the page of a real service; called by TestPage.
+// Looks at the page of a real service; called by TestPage and TestAfternoon.
 import assert from "node:assert/strict";
 
-const [step, url, token, picture] = process.argv.slice(2);
+const [step, url, token, picture, expected] = process.argv.slice(2);
 const { chromium } = await import(process.env.PLAYWRIGHT);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || "/usr/bin/chromium-headless-shell",
@@ -33,6 +33,18 @@ try {
       await page.locator(".verdict", { hasText: "Not well" }).waitFor();
       await page.locator("article.dead .trouble", { hasText: "Cannot be looked at" }).waitFor();
       assert.match(await page.locator(".problems a").first().getAttribute("href"), /runbook\.md#repository-down$/);
+    },
+    // expected is {"repo1": 2, …}: the full backups that each repository has.
+    async afternoon() {
+      for (const [repo, fulls] of Object.entries(JSON.parse(expected))) {
+        const article = page.locator(`article[aria-labelledby=repo-${repo}]`);
+        await article.locator("use.mark[href='#shape-full']").nth(fulls - 1).waitFor();
+        assert.equal(await article.locator("use.mark[href='#shape-full']").count(), fulls, repo);
+        assert.equal(await article.locator(".gaps").count(), 0, repo);
+      }
+      // What is left of the afternoon is the server that died, and nothing else.
+      assert.match(await page.locator(".problems a").first().getAttribute("href"), /runbook\.md#node-down$/);
+      assert.equal(await page.locator(".problems a").count(), 1);
     },
     async well() {
       await page.locator(".verdict", { hasText: "All is well" }).waitFor();

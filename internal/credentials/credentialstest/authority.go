@@ -57,9 +57,9 @@ func (a *Authority) File() string { return a.write("ca.pem", "CERTIFICATE", a.ce
 
 // Issue writes a certificate for 127.0.0.1 and its key; life may be over. A
 // second one of that name replaces the files.
-func (a *Authority) Issue(name string, life time.Duration) (cert, key string) {
+func (a *Authority) Issue(name string, life time.Duration, also ...net.IP) (cert, key string) {
 	c, k := a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Subject: pkix.Name{CommonName: name}, IPAddresses: append([]net.IP{net.IPv4(127, 0, 0, 1)}, also...),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, life)
 	der, err := x509.MarshalPKCS8PrivateKey(k)
