@@ -96,8 +96,11 @@ func chain(t *testing.T, major int, seed uint64, source string) {
 	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)]}, rng.IntN(2) == 0)
 	w.source = source
 	links := 3
-	if *soak > 0 {
+	switch {
+	case *soak > 0:
 		links = 3 + rng.IntN(6)
+	case source == "sql":
+		links = 2
 	}
 	w.full = w.backup(t, ctx, rng, "full", "")
 	for n := range links {
