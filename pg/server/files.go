@@ -129,16 +129,6 @@ func (f *Files) Directory() string { return f.dir }
 // its files the same without the right to execute.
 func (f *Files) DirectoryMode() uint32 { return f.mode }
 
-// Node names the server for people.
-func (f *Files) Node() string {
-	c := <-f.idle
-	defer func() { f.idle <- c }()
-	if c == nil {
-		return "the server"
-	}
-	return c.Node()
-}
-
 // Close ends the sessions. Nobody may be using them.
 func (f *Files) Close(ctx context.Context) error {
 	var errs []error
