@@ -18,7 +18,7 @@ type node struct {
 	Section
 	conn *server.Conn // nil if there is none
 	info server.Info  // valid if known
-	of    Node
+	of   Node
 	// files: its data directory is here, or it has an agent.
 	files bool
 	// known says that info could be read.

@@ -107,9 +107,12 @@ func chain(t *testing.T, major int, seed uint64, source string) {
 	w.source = source
 	links := 3
 	w.moving = major == 17 && source == "files"
-	if *soak > 0 {
+	switch {
+	case *soak > 0:
 		links = 3 + rng.IntN(6)
-		w.moving = rng.IntN(2) == 0
+		w.moving = rng.IntN(2) == 0 && source == "files"
+	case source == "sql":
+		links = 2
 	}
 	if w.moving {
 		w.follow(t)

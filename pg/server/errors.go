@@ -67,6 +67,7 @@ const (
 	stateTooManyConnections    = "53300"
 	stateInvalidPassword       = "28P01"
 	stateInvalidAuthorization  = "28000" // no pg_hba.conf entry
+	stateSerializationFailure  = "40001" // also of a conflict with recovery
 	stateUndefinedFile         = "58P01"
 	stateInvalidCatalog        = "3D000" // no such database
 	stateCannotConnectNow      = "57P03" // starting up, shutting down, not yet consistent

@@ -129,16 +129,6 @@ func (f *Files) Directory() string { return f.dir }
 // its files the same without the right to execute.
 func (f *Files) DirectoryMode() uint32 { return f.mode }
 
-// Node names the server for people.
-func (f *Files) Node() string {
-	c := <-f.idle
-	defer func() { f.idle <- c }()
-	if c == nil {
-		return "the server"
-	}
-	return c.Node()
-}
-
 // Close ends the sessions. Nobody may be using them.
 func (f *Files) Close(ctx context.Context) error {
 	var errs []error
@@ -186,6 +176,11 @@ func (f *Files) prepare(ctx context.Context, c *Conn) error {
 	return nil
 }
 
+// conflicts is how often a statement is repeated that a standby cancelled because
+// it was in the way of replay; with max_standby_streaming_delay = 0 that can meet
+// the shortest.
+const conflicts = 20
+
 // do has a session do something that can be repeated.
 func (f *Files) do(ctx context.Context, work func(*Conn) error) error {
 	var c *Conn
@@ -197,7 +192,12 @@ func (f *Files) do(ctx context.Context, work func(*Conn) error) error {
 	defer func() { f.idle <- c }()
 	var err error
 	if c != nil {
-		if err = work(c); !errors.Is(err, ErrConnectionLost) || ctx.Err() != nil {
+		for range conflicts {
+			if err = work(c); sqlState(err) != stateSerializationFailure || c.pgx.IsClosed() {
+				break
+			}
+		}
+		if !errors.Is(err, ErrConnectionLost) || ctx.Err() != nil {
 			return err
 		}
 		f.log.Warn("a session that files are read over was lost: it is opened again", zap.Error(err))

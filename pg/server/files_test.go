@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/integration/postgres"
@@ -133,6 +134,24 @@ func TestFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A standby cancels statements that are in the way of replay: they are repeated.
+func TestFilesRepeatConflicts(t *testing.T) {
+	ctx := testContext(t)
+	env := postgres.New(t)
+	p := env.Primary(t, postgres.Options{NoFsync: true})
+	f := openFiles(t, p.ConnInfo(), 1)
+	conflict := &pgconn.PgError{Code: stateSerializationFailure, Message: "canceling statement due to conflict with recovery"}
+	tries := 0
+	require.NoError(t, f.do(ctx, func(*Conn) error {
+		if tries++; tries < conflicts {
+			return conflict
+		}
+		return nil
+	}))
+	require.Equal(t, conflicts, tries)
+	require.ErrorIs(t, f.do(ctx, func(*Conn) error { return conflict }), conflict)
 }
 
 // sessions are the backends that files are read over.
