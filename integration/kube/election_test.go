@@ -118,7 +118,11 @@ func testFaults(t *testing.T, c *Cluster) {
 			t.Run(fmt.Sprintf("lose=%t k=%d", lose, k), func(t *testing.T) {
 				t.Parallel()
 				var n atomic.Int64
-				forward := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+				forward := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+					r.SetURL(target)
+					// client-go sends no token where there is no TLS.
+					r.Out.Header.Set("Authorization", "Bearer "+c.admin)
+				}}
 				proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					bad := n.Add(1) == k
 					if bad && lose {
