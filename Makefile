@@ -81,12 +81,13 @@ chaos: build tools
 	scripts/chaos.sh -rounds $(ROUNDS) $(CHAOSFLAGS)
 
 # What tests and benchmarks need: Debian packages, PostgreSQL 13 to 18, object
-# stores. Fast when it is all there.
+# stores, kube-apiserver. Fast when it is all there.
 tools:
 	scripts/install-packages.sh
 	scripts/install-postgres.sh
 	scripts/install-stores.sh
 	scripts/install-browser.sh
+	scripts/install-kube.sh
 
 clean:
 	rm -rf bin
