@@ -100,6 +100,7 @@ type pgWAL struct {
 	files   []walFile // by name
 	control pg.Control
 	forks   map[pg.Timeline]pg.LSN // the earliest point where another timeline leaves this one
+	origins map[pg.Timeline]pg.History
 
 	first map[string]bool // memo of begun
 }
@@ -114,7 +115,7 @@ func (s *surveyor) read(control pg.Control) (*pgWAL, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &pgWAL{control: control, forks: map[pg.Timeline]pg.LSN{}, first: map[string]bool{}}
+	w := &pgWAL{control: control, forks: map[pg.Timeline]pg.LSN{}, origins: map[pg.Timeline]pg.History{}, first: map[string]bool{}}
 	for _, e := range entries {
 		kind := pg.KindOf(e.Name())
 		if kind == pg.FileUnknown || !e.Type().IsRegular() {
@@ -188,6 +189,7 @@ func (w *pgWAL) addForks(path string, t pg.Timeline) {
 	if err != nil {
 		return
 	}
+	w.origins[t] = h
 	for _, e := range h.Entries {
 		if at, ok := w.forks[e.Timeline]; !ok || e.End < at {
 			w.forks[e.Timeline] = e.End
@@ -220,7 +222,27 @@ func (s *surveyor) checkFirst(w *pgWAL, name string) error {
 	if err != nil && err != io.EOF {
 		return err
 	}
-	return wal.CheckFirst(b[:n], pg.SegmentName(name), w.control.SegmentSize, w.control.SystemID)
+	if err := wal.CheckFirst(b[:n], pg.SegmentName(name), w.control.SegmentSize, w.control.SystemID); err != nil {
+		return err
+	}
+	if t := wal.FirstTimeline(b[:n]); w.later(pg.SegmentName(name), t) {
+		return fmt.Errorf("%w: its first page is of timeline %d", wal.ErrWrongPage, t)
+	}
+	return nil
+}
+
+// later reports whether a segment whose first page is of timeline t is kept for
+// later use: its own timeline did not leave t in this segment. Without the
+// history file that is not known.
+func (w *pgWAL) later(name pg.SegmentName, t pg.Timeline) bool {
+	h, ok := w.origins[name.Timeline()]
+	if !ok || t == name.Timeline() {
+		return false
+	}
+	n, err := name.Number(w.control.SegmentSize)
+	return err == nil && !slices.ContainsFunc(h.Entries, func(e pg.HistoryEntry) bool {
+		return e.Timeline == t && w.control.SegmentSize.SegmentOf(e.End) == n
+	})
 }
 
 // survey finds the files of pg_wal that are to be archived, but for those that

@@ -24,7 +24,10 @@
 //
 // The segment in which a standby was promoted begins with a copy of the old
 // timeline's pages, so a page's timeline may be lower than the file's; it never
-// goes down from page to page.
+// goes down from page to page. A file in which it never gets there is none of its
+// name's timeline: at the end of recovery the server gives segments of the old
+// timeline, whole ones at their own addresses, names of the new one, to write
+// them later. Archived, such a file would take the place of the real segment.
 //
 // Sources in PostgreSQL: access/xlog_internal.h, access/xlogrecord.h,
 // xlogreader.c, access/xact.h.

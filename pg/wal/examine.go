@@ -263,6 +263,11 @@ func (e *examiner) finish() (Report, error) {
 		rep.Changes.Rest = w.rest
 	}
 	full := rep.Length == int64(rep.SegmentSize)
+	if full && w.foreign() {
+		e.digest.close()
+		return *rep, fmt.Errorf("%w: it is of timeline %d to its end, the name says %d: the server keeps the file for later use",
+			ErrWrongPage, w.timeline, w.name)
+	}
 	rep.Complete = w.mode != stopped && full
 	if e.opts.Walked != nil {
 		e.opts.Walked(rep.Complete)

@@ -350,6 +350,32 @@ func TestPromotion(t *testing.T) {
 	require.Equal(t, s.LSN(), r.ValidTo)
 }
 
+// At the end of recovery the server keeps whole segments of the old timeline
+// under names of the new one. They are not those segments. One in which the
+// promotion happened on the last page is: a record says so.
+func TestKeptForLaterUse(t *testing.T) {
+	s := waltest.New(cluster)
+	s.Fill(0)
+	old, b := s.Segment(0)
+	n, err := old.Number(s.Size)
+	require.NoError(t, err)
+	name := s.Size.Name(3, n)
+	_, err = wal.ExamineBytes(b, name, 0, wal.Options{})
+	require.ErrorIs(t, err, wal.ErrWrongPage)
+	require.NoError(t, wal.CheckFirst(b, name, 0, 0)) // who has the history knows better
+	require.Equal(t, old.Timeline(), wal.FirstTimeline(b))
+
+	s = waltest.New(cluster)
+	s.Noise(10)
+	endOfRecovery := make([]byte, 16)
+	endOfRecovery[8], endOfRecovery[12] = 3, 1
+	s.Append(0, 0x90, 0, append([]byte{0xFF, 16}, endOfRecovery...)) // main data, short form
+	_, b = s.Segment(0)
+	r, err := wal.ExamineBytes(b, name, 0, wal.Options{})
+	require.NoError(t, err)
+	require.Equal(t, s.LSN(), r.ValidTo)
+}
+
 // A crash between the pages of a record, as XLOG_OVERWRITE_CONTRECORD marks it.
 func TestOverwrittenContinuation(t *testing.T) {
 	s := waltest.New(cluster)

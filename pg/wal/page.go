@@ -134,3 +134,8 @@ func CheckFirst(b []byte, name pg.SegmentName, size pg.SegmentSize, want pg.Syst
 	_, err := parseFirst(b, name, size, want)
 	return err
 }
+
+// FirstTimeline is the timeline of a first page that CheckFirst has found right. It
+// is lower than the name's in the segment in which that timeline began, and in a
+// file of an older timeline that the server keeps for later use.
+func FirstTimeline(b []byte) pg.Timeline { return parsePageHeader(b).timeline }

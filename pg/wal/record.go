@@ -43,8 +43,11 @@ const (
 
 	opMask = 0xF0 // the lower half of xl_info belongs to the WAL machinery
 
-	xlogSwitch       = 0x40
-	xlogRestorePoint = 0x70
+	xlogCheckpointShutdown = 0x00
+	xlogCheckpointOnline   = 0x10
+	xlogSwitch             = 0x40
+	xlogRestorePoint       = 0x70
+	xlogEndOfRecovery      = 0x90
 
 	xactOpMask         = 0x70
 	xactCommit         = 0x00
@@ -198,6 +201,24 @@ func (r *Record) restorePoint() (p RestorePoint, ok bool) {
 		}
 	}
 	return RestorePoint{Name: string(name), LSN: r.End, Time: timestamp(b)}, true
+}
+
+// timeline decodes ThisTimeLineID of the records that have it: CheckPoint and
+// xl_end_of_recovery, where it lies behind 8 bytes.
+func (r *Record) timeline() (pg.Timeline, bool) {
+	if r.RMID != rmXLOG {
+		return 0, false
+	}
+	switch r.Info & opMask {
+	case xlogCheckpointShutdown, xlogCheckpointOnline, xlogEndOfRecovery:
+	default:
+		return 0, false
+	}
+	b, ok := r.mainData()
+	if !ok || len(b) < 8+4 {
+		return 0, false
+	}
+	return pg.Timeline(binary.LittleEndian.Uint32(b[8:])), true
 }
 
 // timestamp decodes TimestampTz: microseconds since 2000-01-01 UTC.

@@ -31,6 +31,8 @@ type walker struct {
 
 	mode     mode
 	timeline pg.Timeline // of the last valid page
+	// reached: something in the segment is of the timeline in its name.
+	reached bool
 	next     pg.LSN      // address of the next page
 	validTo  pg.LSN      // end of the last whole record
 	prev     pg.LSN      // start of the last record, 0 before the first
@@ -84,6 +86,7 @@ func (w *walker) page(p []byte) error {
 	}
 	h := parsePageHeader(p)
 	w.timeline = h.timeline
+	w.reached = w.reached || h.timeline == w.name
 	pos := h.length()
 	pos, ok, err := w.continued(p, pos, at, h)
 	if err != nil || !ok {
@@ -268,6 +271,9 @@ func (w *walker) record(header, data []byte, lsn, end pg.LSN) (ok bool, err erro
 	r := &w.current
 	r.Truncated = int(r.Length)-recordHeader > len(data)
 	w.validTo, w.prev = end, lsn
+	if t, ok := r.timeline(); ok && t == w.name {
+		w.reached = true
+	}
 	if err := w.visit(r); err != nil {
 		return false, err
 	}
@@ -276,6 +282,16 @@ func (w *walker) record(header, data []byte, lsn, end pg.LSN) (ok bool, err erro
 		return false, nil
 	}
 	return true, nil
+}
+
+// foreign reports whether a whole file has nothing of its name's timeline: the
+// server has kept a segment of an older timeline under a name that it will write
+// later. What is behind a promotion begins with a record that says so, on a page
+// that may still be the old timeline's; that record may be the one that crosses
+// into the next segment.
+func (w *walker) foreign() bool {
+	crosses := w.open && !w.partial.headless && w.partial.header[17] == rmXLOG
+	return !w.reached && !crosses
 }
 
 // headerError says why these 24 bytes are not the header of the record at
