@@ -85,7 +85,7 @@ func (q *queue) listed(ctx context.Context, err error) bool {
 // present are the segments of a stretch that the repository has.
 func (q *queue) present(ctx context.Context, s *stretch) (map[pg.SegmentNo]bool, error) {
 	there := map[pg.SegmentNo]bool{}
-	err := q.repo.Epoch(s.system).Segments(ctx, s.timeline, s.from, s.to, func(n pg.SegmentNo, _ int64) error {
+	err := q.repo.Epoch(s.system).Segments(ctx, s.timeline, s.from, s.to, func(n pg.SegmentNo) error {
 		there[n] = true
 		return nil
 	})

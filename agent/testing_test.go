@@ -141,7 +141,7 @@ func has(t *testing.T, store object.Store, names ...pg.SegmentName) {
 	deadline := time.Now().Add(time.Minute)
 	for {
 		got = nil
-		err := e.Segments(context.Background(), 1, 0, 1<<40, func(n pg.SegmentNo, _ int64) error {
+		err := e.Segments(context.Background(), 1, 0, 1<<40, func(n pg.SegmentNo) error {
 			got = append(got, segmentSize.Name(1, n))
 			return nil
 		})

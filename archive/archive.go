@@ -43,7 +43,7 @@ type Options struct {
 type Archive struct {
 	opts   Options
 	memory memory
-	rooms  *rooms
+	pieces *pieces
 
 	mu    sync.Mutex // guards what follows
 	ready map[readyKey]*repo.Epoch
@@ -80,7 +80,7 @@ func New(o Options) (*Archive, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &Archive{opts: o, rooms: newRooms(), ready: map[readyKey]*repo.Epoch{}, timelines: map[timelineKey]*ConflictError{}}, nil
+	return &Archive{opts: o, pieces: newPieces(), ready: map[readyKey]*repo.Epoch{}, timelines: map[timelineKey]*ConflictError{}}, nil
 }
 
 // Of is the archive for files of the cluster with this system identifier,
@@ -88,5 +88,5 @@ func New(o Options) (*Archive, error) {
 func (a *Archive) Of(id pg.SystemID) *Archive {
 	o := a.opts
 	o.SystemID = id
-	return &Archive{opts: o, ready: map[readyKey]*repo.Epoch{}}
+	return &Archive{opts: o, pieces: a.pieces, ready: map[readyKey]*repo.Epoch{}, timelines: map[timelineKey]*ConflictError{}}
 }

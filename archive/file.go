@@ -127,7 +127,7 @@ func (a *Archive) open(path string) (*local, pg.FileKind, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("archive %s: %w", base, err)
 	}
-	l := &local{path: path, file: f, control: c, rooms: a.rooms, unfinished: a.opts.Unfinished, head: repo.WALHead{Kind: repo.WALKind(kind), Name: base, SystemID: id}}
+	l := &local{path: path, file: f, control: c, pieces: a.pieces, unfinished: a.opts.Unfinished, head: repo.WALHead{Kind: repo.WALKind(kind), Name: base, SystemID: id}}
 	if c != nil {
 		l.major, l.size = c.Major(), c.SegmentSize
 	}

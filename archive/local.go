@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
-	"sync"
 	"time"
 
 	"github.com/walkeep/walkeep/pg"
@@ -36,7 +34,7 @@ type local struct {
 	major      int            // 0 if not known
 	size       pg.SegmentSize // 0 if not known
 	records    [sha256.Size]byte
-	rooms      *rooms        // where the file is read into; nil: memory of its own
+	pieces     *pieces       // what the file is read into
 	body       *repo.WALBody // what was examined, compressed; nil if it was not
 }
 
@@ -50,39 +48,6 @@ func (l *local) put(ctx context.Context, e *repo.Epoch) error {
 		return e.PutWALBody(ctx, l.head, l.body)
 	}
 	return e.PutWAL(ctx, l.head, l.plain())
-}
-
-// rooms is memory to read segments into, one after the other: as much as can be
-// worked on at a time, however many are in transfer. A segment is compressed on
-// several cores, while one more makes its digest.
-type rooms struct {
-	busy chan struct{}
-	free sync.Pool // of *[]byte
-}
-
-func newRooms() *rooms { return &rooms{busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/4))} }
-
-// take waits for room for a file of n bytes. Give it back.
-func (r *rooms) take(n int64) *[]byte {
-	if r == nil {
-		b := make([]byte, n)
-		return &b
-	}
-	r.busy <- struct{}{}
-	b, ok := r.free.Get().(*[]byte)
-	if !ok || int64(cap(*b)) < n {
-		b = new([]byte)
-		*b = make([]byte, n)
-	}
-	*b = (*b)[:n]
-	return b
-}
-
-func (r *rooms) giveBack(b *[]byte) {
-	if r != nil {
-		r.free.Put(b)
-		<-r.busy
-	}
 }
 
 // examine fills in the head of a file of that kind. A whole segment is also
@@ -116,32 +81,53 @@ func (l *local) examineSegment(name pg.SegmentName, kind pg.FileKind, into *repo
 	return l.cutToPartial()
 }
 
-// walk reads the segment. Its digest takes longer than its records: meanwhile
-// it is compressed.
+// walk reads the segment, once: each piece is looked at, hashed and compressed
+// while the next ones are read, by as many cores as there are. What turns out to
+// be incomplete was compressed in vain.
 func (l *local) walk(name pg.SegmentName, into *repo.Repository) (wal.Report, error) {
 	opts := wal.Options{SystemID: l.head.SystemID, Changes: true}
 	info, err := l.file.Stat()
 	if err != nil {
 		return wal.Report{}, err
 	}
-	if info.Size() > maxInMemory {
+	if info.Size() > maxInMemory || into == nil {
 		return wal.Examine(l.file, name, l.size, opts)
 	}
-	room := l.rooms.take(info.Size())
-	defer l.rooms.giveBack(room)
-	n, err := l.file.ReadAt(*room, 0)
-	if err != nil && err != io.EOF {
-		return wal.Report{}, err
+	l.pieces.enter()
+	defer l.pieces.leave()
+	x, body := wal.Begin(name, l.size, opts), into.CompressWAL()
+	report, err := l.feed(x, body)
+	x.Close()
+	made, compressErr := body.End() // nothing reads the pieces any more
+	if report.Complete && err == nil && compressErr == nil {
+		l.body = made
 	}
-	content := (*room)[:n]
-	var compressErr error
-	opts.Walked = func(complete bool) {
-		if complete && into != nil {
-			l.body, compressErr = into.CompressWAL(content)
+	return report, cmp.Or(err, compressErr)
+}
+
+// feed gives the file to both, piece by piece.
+func (l *local) feed(x *wal.Examination, body *repo.WALCompressor) (wal.Report, error) {
+	for at := int64(0); ; at += repo.WALFrame {
+		p := l.pieces.take()
+		n, err := l.file.ReadAt(p.b, at)
+		if err != nil && err != io.EOF {
+			p.giveBack()
+			return wal.Report{}, err
+		}
+		if n > 0 {
+			p.users.Store(2)
+			body.Add(p.b[:n], p.giveBack)
+			if err := x.Next(p.b[:n], p.giveBack); err != nil {
+				p.giveBack()
+				return wal.Report{}, err
+			}
+		} else {
+			p.giveBack()
+		}
+		if n < len(p.b) {
+			return x.Finish()
 		}
 	}
-	report, err := wal.ExamineBytes(content, name, l.size, opts)
-	return report, cmp.Or(err, compressErr)
 }
 
 // inUse reports whether the server of pg_control c is a primary and writes the

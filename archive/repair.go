@@ -125,7 +125,8 @@ func Repair(ctx context.Context, o RepairOptions) (RepairReport, error) {
 // repairer is one Repair.
 type repairer struct {
 	RepairOptions
-	info repo.EpochInfo
+	info   repo.EpochInfo
+	pieces *pieces
 
 	mu       sync.Mutex // guards what follows
 	report   RepairReport
@@ -137,7 +138,7 @@ func newRepairer(o RepairOptions, info repo.EpochInfo) *repairer {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	return &repairer{RepairOptions: o, info: info, failures: make([]int, len(o.Sources)), same: map[sourceTimeline]error{}}
+	return &repairer{RepairOptions: o, info: info, pieces: newPieces(), failures: make([]int, len(o.Sources)), same: map[sourceTimeline]error{}}
 }
 
 type sourceTimeline struct {
@@ -253,7 +254,7 @@ func (p *repairer) fetch(ctx context.Context, s Source, name repo.WALName) (*loc
 	case w.room < 0:
 		err = fmt.Errorf("%w: it is longer than a segment", errUnfit)
 	}
-	l := &local{path: name.String(), file: f, major: p.info.PGMajor, size: p.info.SegmentSize}
+	l := &local{path: name.String(), file: f, pieces: p.pieces, major: p.info.PGMajor, size: p.info.SegmentSize}
 	if err == nil {
 		err = p.examine(l, name)
 	}

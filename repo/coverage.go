@@ -49,7 +49,11 @@ var errStop = errors.New("enough")
 
 // list is Store.List that fn can end with errStop.
 func (e *Epoch) list(ctx context.Context, prefix, after string, fn func(object.Info) error) error {
-	err := e.r.store.List(ctx, prefix, object.ListOptions{After: after}, fn)
+	return e.listing(ctx, prefix, object.ListOptions{After: after}, fn)
+}
+
+func (e *Epoch) listing(ctx context.Context, prefix string, opts object.ListOptions, fn func(object.Info) error) error {
+	err := e.r.store.List(ctx, prefix, opts, fn)
 	if err == nil || errors.Is(err, errStop) {
 		return nil
 	}
@@ -57,9 +61,8 @@ func (e *Epoch) list(ctx context.Context, prefix, after string, fn func(object.I
 }
 
 // Segments calls fn for each archived segment of timeline t with a number in
-// [from, to], in order, with its stored size; fn's first error ends it and is
-// returned.
-func (e *Epoch) Segments(ctx context.Context, t pg.Timeline, from, to pg.SegmentNo, fn func(n pg.SegmentNo, size int64) error) error {
+// [from, to], in order; fn's first error ends it and is returned.
+func (e *Epoch) Segments(ctx context.Context, t pg.Timeline, from, to pg.SegmentNo, fn func(n pg.SegmentNo) error) error {
 	info, err := e.Info(ctx)
 	if err != nil {
 		return err
@@ -70,8 +73,9 @@ func (e *Epoch) Segments(ctx context.Context, t pg.Timeline, from, to pg.Segment
 	}
 	var failure error
 	prefix := e.walPrefix(t)
-	err = e.list(ctx, prefix, after, func(i object.Info) error {
-		// <log>/<segment>; there may be a million of them, so no key is made anew.
+	// There may be a million of them: only their names are asked for.
+	err = e.listing(ctx, prefix, object.ListOptions{After: after, NamesOnly: true}, func(i object.Info) error {
+		// <log>/<segment>; no key is made anew.
 		log, base, _ := strings.Cut(i.Key[len(prefix):], "/")
 		name, err := pg.ParseSegmentName(base)
 		if err != nil || name.Timeline() != t || base[8:16] != log {
@@ -84,7 +88,7 @@ func (e *Epoch) Segments(ctx context.Context, t pg.Timeline, from, to pg.Segment
 		case n > to:
 			return errStop
 		}
-		if failure = fn(n, i.Size); failure != nil {
+		if failure = fn(n); failure != nil {
 			return errStop
 		}
 		return nil
@@ -204,7 +208,7 @@ func (e *Epoch) Runs(ctx context.Context, t pg.Timeline) ([]Run, error) {
 		return nil, err
 	}
 	var runs []Run
-	err = e.Segments(ctx, t, 0, math.MaxUint64, func(n pg.SegmentNo, _ int64) error {
+	err = e.Segments(ctx, t, 0, math.MaxUint64, func(n pg.SegmentNo) error {
 		start := info.SegmentSize.Start(n)
 		if len(runs) == 0 || runs[len(runs)-1].To != start {
 			runs = append(runs, Run{Timeline: t, From: start})
@@ -227,7 +231,7 @@ func (e *Epoch) MissingSegments(ctx context.Context, t pg.Timeline, from, to pg.
 			missing = append(missing, next)
 		}
 	}
-	err := e.Segments(ctx, t, from, to, func(n pg.SegmentNo, _ int64) error {
+	err := e.Segments(ctx, t, from, to, func(n pg.SegmentNo) error {
 		upTo(n)
 		next = n + 1
 		return nil

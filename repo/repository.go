@@ -45,8 +45,8 @@ type Repository struct {
 	// Fast: most of a manifest is digests, which do not compress.
 	manifestCodec codec.Codec
 
-	encoders sync.Pool // of *codec.Encoder, for WAL
-	frames   sync.Pool // of *[]byte, empty, with room for a frame of WAL
+	encoders sync.Pool   // of *codec.Encoder, for WAL that is streamed
+	presses  chan *press // those that nobody uses
 }
 
 // Marker is the object that says what this repository is.
@@ -84,7 +84,7 @@ func Open(o Options) (*Repository, error) {
 	return &Repository{
 		name: o.Name, store: o.Store, codec: o.Codec, keys: o.Keys, cluster: o.Cluster,
 		clock: o.Clock, log: o.Log, tempDir: o.TempDir,
-		manifestCodec: codec.Codec{Name: codec.Zstd, Level: 1},
+		manifestCodec: codec.Codec{Name: codec.Zstd, Level: 1}, presses: newPresses(),
 	}, nil
 }
 

@@ -267,7 +267,7 @@ func join(spans [][2]pg.SegmentNo, s [2]pg.SegmentNo) [][2]pg.SegmentNo {
 
 // collect lists the runs of the segments in [from, to].
 func (e *Epoch) collect(ctx context.Context, t pg.Timeline, from, to pg.SegmentNo) (spans [][2]pg.SegmentNo, err error) {
-	err = e.Segments(ctx, t, from, to, func(n pg.SegmentNo, _ int64) error {
+	err = e.Segments(ctx, t, from, to, func(n pg.SegmentNo) error {
 		spans = join(spans, [2]pg.SegmentNo{n, n})
 		return nil
 	})

@@ -35,10 +35,6 @@ const (
 	// before it is sent: then its size is known, one request does, and a
 	// failed request can be sent again.
 	walInMemory = 64 << 20
-	// walFrame is how many plain bytes a frame of a WAL object holds. Smaller
-	// ones cost stored size, larger ones memory, and
-	// spread worse over cores.
-	walFrame = 1 << 20
 )
 
 // walTail is the sealed JSON at the end of a WAL object.
@@ -73,14 +69,14 @@ func (e *Epoch) putFile(ctx context.Context, name WALName, head WALHead, body io
 	if sum := sha256.Sum256(plain); int64(n) != head.Length || hex.EncodeToString(sum[:]) != head.SHA256 {
 		return fmt.Errorf("store %s: %w", key, ErrChangedWhileRead)
 	}
-	made, err := e.r.CompressWAL(plain)
+	made, err := e.r.compressAll(plain)
 	if err != nil {
 		return fmt.Errorf("store %s: %w", key, err)
 	}
 	return e.putMade(ctx, key, front, made)
 }
 
-// PutWALBody is PutWAL of a file that the caller has hashed and CompressWAL made
+// PutWALBody is PutWAL of a file that the caller has hashed and a WALCompressor made
 // into body, for this repository or another that body fits: head is taken at its
 // word for what that was.
 func (e *Epoch) PutWALBody(ctx context.Context, head WALHead, body *WALBody) error {
@@ -165,48 +161,101 @@ func (e *Epoch) putWAL(ctx context.Context, key string, stream io.Reader, size i
 type WALBody struct {
 	codec  codec.Codec
 	length int64 // of the plain file, bytes
-	frames [][]byte
+	frames []*[]byte
 }
 
 // Fits reports whether a repository stores files compressed like this. No body
 // fits no repository.
 func (b *WALBody) Fits(r *Repository) bool { return b != nil && b.codec == r.codec }
 
-// CompressWAL compresses a file of pg_wal as this repository wants it, with as
-// many cores as there are: whoever waits is PostgreSQL's archiver, and it waits
-// for each segment.
-func (r *Repository) CompressWAL(plain []byte) (*WALBody, error) {
-	var g errgroup.Group
-	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
-	body := &WALBody{codec: r.codec, length: int64(len(plain)), frames: make([][]byte, max(1, (len(plain)+walFrame-1)/walFrame))}
-	for i := range body.frames {
-		g.Go(func() error {
-			enc, err := r.encoder()
-			if err != nil {
-				return err
-			}
-			defer r.encoders.Put(enc)
-			room, ok := r.frames.Get().(*[]byte)
-			if !ok {
-				b := make([]byte, 0, codec.Bound(walFrame))
-				room = &b
-			}
-			defer r.frames.Put(room)
-			frame, err := enc.Append(*room, plain[i*walFrame:min(len(plain), (i+1)*walFrame)])
-			// What waits to be sent takes no more memory than it has bytes.
-			body.frames[i] = bytes.Clone(frame)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+// WALFrame is how many plain bytes a frame of a WAL object holds. Smaller ones
+// cost stored size, larger ones memory, and spread worse over cores.
+const WALFrame = 1 << 20
+
+// WALCompressor compresses a file of pg_wal as a repository wants it, piece by
+// piece, with as many cores as there are: whoever waits is PostgreSQL's archiver,
+// and it waits for each segment. One goroutine uses it. Call End in any case.
+type WALCompressor struct {
+	r    *Repository
+	g    errgroup.Group
+	body *WALBody
+}
+
+// CompressWAL begins with an empty file.
+func (r *Repository) CompressWAL() *WALCompressor {
+	return &WALCompressor{r: r, body: &WALBody{codec: r.codec}}
+}
+
+// Add adds the next WALFrame bytes of the file; fewer only at its end. They are
+// used, but not changed, until done is called, if it is not nil.
+func (c *WALCompressor) Add(plain []byte, done func()) {
+	c.body.length += int64(len(plain))
+	frame := new([]byte)
+	c.body.frames = append(c.body.frames, frame)
+	c.g.Go(func() (err error) {
+		if done != nil {
+			defer done()
+		}
+		*frame, err = c.r.walFrame(plain)
+		return err
+	})
+}
+
+// End waits for what was added, and returns the file.
+func (c *WALCompressor) End() (*WALBody, error) {
+	if err := c.g.Wait(); err != nil {
 		return nil, err
 	}
-	return body, nil
+	return c.body, nil
+}
+
+// compressAll compresses a file in memory. One without bytes has a frame too.
+func (r *Repository) compressAll(plain []byte) (*WALBody, error) {
+	c := r.CompressWAL()
+	for ; len(plain) > WALFrame; plain = plain[WALFrame:] {
+		c.Add(plain[:WALFrame], nil)
+	}
+	c.Add(plain, nil)
+	return c.End()
+}
+
+// press is where a frame is made: an encoder, and room for what it makes. Both
+// are used again and again; there are as many as cores, so that files that are
+// compressed at the same time do not take memory for each.
+type press struct {
+	enc  *codec.Encoder
+	room []byte
+}
+
+func newPresses() chan *press {
+	all := make(chan *press, max(2, runtime.GOMAXPROCS(0)))
+	for range cap(all) {
+		all <- &press{}
+	}
+	return all
+}
+
+// walFrame compresses a frame, and waits for a core to do so. What waits to be
+// sent takes no more memory than it has bytes.
+func (r *Repository) walFrame(plain []byte) (frame []byte, err error) {
+	b := <-r.presses
+	defer func() { r.presses <- b }()
+	if b.enc == nil {
+		if b.enc, err = codec.NewEncoder(r.codec); err != nil {
+			return nil, err
+		}
+		b.room = make([]byte, 0, codec.Bound(WALFrame))
+	}
+	frame, err = b.enc.Append(b.room, plain)
+	return bytes.Clone(frame), err
 }
 
 // makeWAL makes a WAL object in memory: what walStream yields.
 func (r *Repository) makeWAL(front walFront, body *WALBody) (sizedReader, error) {
-	parts := append([][]byte{front.frames()}, body.frames...)
+	parts := [][]byte{front.frames()}
+	for _, f := range body.frames {
+		parts = append(parts, *f)
+	}
 	var sum xxh3.Hasher
 	sum.Reset()
 	for _, p := range parts {
@@ -272,7 +321,7 @@ type walStream struct {
 
 func newWALStream(enc *codec.Encoder, head WALHead, front walFront, body io.Reader) *walStream {
 	s := &walStream{enc: enc, head: head, body: body, digest: sha256.New()}
-	s.plain = make([]byte, min(walFrame, max(1, head.Length)))
+	s.plain = make([]byte, min(WALFrame, max(1, head.Length)))
 	s.stored.Reset()
 	s.out = front.frames()
 	_, _ = s.stored.Write(s.out)

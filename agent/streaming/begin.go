@@ -308,7 +308,7 @@ func lastArchived(ctx context.Context, e *repo.Epoch, t pg.Timeline, now pg.Segm
 	to := pg.SegmentNo(math.MaxUint64)
 	for stretch := pg.SegmentNo(256); ; stretch *= 64 {
 		from := now - min(now, stretch)
-		err = e.Segments(ctx, t, from, to, func(n pg.SegmentNo, _ int64) error {
+		err = e.Segments(ctx, t, from, to, func(n pg.SegmentNo) error {
 			last, found = n, true
 			return nil
 		})

@@ -5,18 +5,21 @@ import (
 	"hash"
 )
 
-// buffers is how many chunks there are between reading and hashing.
-const buffers = 3
+const (
+	// buffers is how many chunks there are between reading and hashing.
+	buffers = 3
+	// waiting is how many parts may lie between the walk and the digest. Memory
+	// is bounded by whose the parts are.
+	waiting = 128
+)
 
 // digester hashes chunks beside the walk through their records: on a second
-// core the digest, which takes longer, costs nothing. Its channel free has the
-// buffers to read into. Close it.
+// core the digest, which takes longer, costs nothing. Close it.
 type digester struct {
-	free   chan []byte
 	parts  chan part
-	done   chan struct{} // closed when all parts are hashed
+	ended  chan struct{} // closed when all parts are hashed
 	closed bool
-	sum    hash.Hash // the goroutine's until done
+	sum    hash.Hash // the goroutine's until ended
 	prefix [sha256.Size]byte
 }
 
@@ -24,36 +27,25 @@ type digester struct {
 type part struct {
 	b      []byte
 	prefix bool   // take the digest so far, behind b
-	lent   []byte // the buffer to take back, if b was the last of it
+	done   func() // called when b is hashed, if not nil
 }
 
-// newDigester begins. queue is how many parts may wait.
-func newDigester(queue int) *digester {
-	d := &digester{
-		free: make(chan []byte, buffers), parts: make(chan part, queue),
-		done: make(chan struct{}), sum: sha256.New(),
-	}
+func newDigester() *digester {
+	d := &digester{parts: make(chan part, waiting), ended: make(chan struct{}), sum: sha256.New()}
 	go d.run()
 	return d
 }
 
 func (d *digester) run() {
-	defer close(d.done)
+	defer close(d.ended)
 	for p := range d.parts {
 		d.sum.Write(p.b)
 		if p.prefix {
 			d.sum.Sum(d.prefix[:0])
 		}
-		if p.lent != nil {
-			d.free <- p.lent
+		if p.done != nil {
+			p.done()
 		}
-	}
-}
-
-// lend fills free.
-func (d *digester) lend() {
-	for range buffers {
-		d.free <- make([]byte, chunk)
 	}
 }
 
@@ -63,5 +55,5 @@ func (d *digester) close() {
 		d.closed = true
 		close(d.parts)
 	}
-	<-d.done
+	<-d.ended
 }

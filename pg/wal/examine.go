@@ -49,10 +49,6 @@ type Options struct {
 	Visit func(*Record) error
 	// Changes: gather what the records do to relations, see Report.Changes.
 	Changes bool
-	// Walked, if set, is called when all records have been looked at, with
-	// what Report.Complete will be, while the digest is still being computed on
-	// another core.
-	Walked func(complete bool)
 }
 
 // Report is what a segment is and holds.
@@ -109,106 +105,120 @@ const chunk = 256 << 10
 // it is complete, with ValidTo at the last record before the damage. WAL that
 // ends early is not an error: see Complete.
 func Examine(r io.Reader, name pg.SegmentName, size pg.SegmentSize, opts Options) (Report, error) {
-	e := examiner{report: Report{Timeline: name.Timeline()}, opts: opts, digest: newDigester(2 * buffers)}
-	defer e.digest.close()
-	e.digest.lend()
+	x := Begin(name, size, opts)
+	defer x.Close()
+	free := make(chan []byte, buffers)
+	for range buffers {
+		free <- make([]byte, chunk)
+	}
 	for {
-		buf := <-e.digest.free
+		buf := <-free
 		n, err := io.ReadFull(r, buf)
 		if n > 0 {
-			if err := e.chunk(buf[:n], buf, name, size); err != nil {
-				return e.report, err
+			if err := x.Next(buf[:n], func() { free <- buf }); err != nil {
+				return x.report, err
 			}
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return e.finish()
+			return x.Finish()
 		}
 		if err != nil {
-			return e.report, fmt.Errorf("read WAL segment %s: %w", name, err)
+			return x.report, fmt.Errorf("read WAL segment %s: %w", name, err)
 		}
 	}
 }
 
 // ExamineBytes is [Examine] of a segment in memory, which is read where it is.
 func ExamineBytes(b []byte, name pg.SegmentName, size pg.SegmentSize, opts Options) (Report, error) {
-	// The walk is faster than the digest, and never waits for it.
-	e := examiner{report: Report{Timeline: name.Timeline()}, opts: opts, digest: newDigester(len(b)/chunk + 3)}
-	defer e.digest.close()
+	x := Begin(name, size, opts)
+	defer x.Close()
 	for part := range slices.Chunk(b, chunk) {
-		if err := e.chunk(part, nil, name, size); err != nil {
-			return e.report, err
+		if err := x.Next(part, nil); err != nil {
+			return x.report, err
 		}
 	}
-	return e.finish()
+	return x.Finish()
 }
 
-type examiner struct {
+// Examination is an [Examine] of which the caller does the reading. Close it.
+type Examination struct {
 	report   Report
+	name     pg.SegmentName
+	size     pg.SegmentSize
 	opts     Options
 	changes  *collector // nil: not asked for
 	walker   *walker
 	digest   *digester
-	cut      bool // the last page was not whole
 	prefixed bool // RecordsSHA256 is set
 }
 
-// chunk takes the next piece, which lies in the buffer lent, if in any.
-func (e *examiner) chunk(b, lent []byte, name pg.SegmentName, size pg.SegmentSize) error {
-	if e.walker == nil {
-		if err := e.start(b, name, size); err != nil {
+// Begin is the beginning of an [Examine]: Next takes the segment's bytes.
+func Begin(name pg.SegmentName, size pg.SegmentSize, opts Options) *Examination {
+	return &Examination{report: Report{Timeline: name.Timeline()}, name: name, size: size, opts: opts, digest: newDigester()}
+}
+
+// Next takes the next piece of the segment. All but the last have a length that
+// is a multiple of every page size, 64 KiB. The piece is used, but not changed,
+// until done is called, if it is not nil: on another goroutine as a rule, and
+// never if there is an error.
+func (x *Examination) Next(b []byte, done func()) error {
+	if x.walker == nil {
+		if err := x.start(b); err != nil {
 			return err
 		}
 	}
-	if e.report.Length+int64(len(b)) > int64(e.report.SegmentSize) {
-		return fmt.Errorf("%w: longer than %d bytes", ErrWrongPage, e.report.SegmentSize)
+	if x.report.Length+int64(len(b)) > int64(x.report.SegmentSize) {
+		return fmt.Errorf("%w: longer than %d bytes", ErrWrongPage, x.report.SegmentSize)
 	}
-	w := e.walker
+	w := x.walker
 	for at := 0; at < len(b); at += w.blockMax {
 		if len(b)-at < w.blockMax {
-			e.cut = true
-			break
+			break // and nobody looks at the rest
 		}
 		if err := w.page(b[at : at+w.blockMax]); err != nil {
 			return err
 		}
 	}
 	behind := b
-	if w.mode == switched && !e.prefixed {
-		n := int(int64(w.switchAt-e.report.Start) - e.report.Length)
-		e.digest.parts <- part{b: b[:n], prefix: true}
-		e.prefixed = true
+	if w.mode == switched && !x.prefixed {
+		n := int(int64(w.switchAt-x.report.Start) - x.report.Length)
+		x.digest.parts <- part{b: b[:n], prefix: true}
+		x.prefixed = true
 		behind = b[n:]
 	}
-	e.digest.parts <- part{b: behind, lent: lent}
-	e.report.Length += int64(len(b))
+	x.digest.parts <- part{b: behind, done: done}
+	x.report.Length += int64(len(b))
 	return nil
 }
 
+// Close ends the examination, finished or not. No piece is used afterwards.
+func (x *Examination) Close() { x.digest.close() }
+
 // start reads the first page's header.
-func (e *examiner) start(b []byte, name pg.SegmentName, size pg.SegmentSize) error {
+func (x *Examination) start(b []byte) error {
 	if len(b) < longHeader {
 		return fmt.Errorf("%w: only %d bytes", ErrNotWAL, len(b))
 	}
-	f, err := parseFirst(b, name, size, e.opts.SystemID)
-	e.report.Major, e.report.SystemID = f.major, f.systemID
+	f, err := parseFirst(b, x.name, x.size, x.opts.SystemID)
+	x.report.Major, x.report.SystemID = f.major, f.systemID
 	if err != nil {
 		return err
 	}
-	e.report.SegmentSize, e.report.Start, e.report.ValidTo = f.segmentSize, f.start, f.start
-	if e.opts.Changes {
-		e.changes = newCollector(f.major)
+	x.report.SegmentSize, x.report.Start, x.report.ValidTo = f.segmentSize, f.start, f.start
+	if x.opts.Changes {
+		x.changes = newCollector(f.major)
 	}
-	e.walker = &walker{
-		first: f, name: name.Timeline(), blockMax: int(f.blockSize),
-		end: f.start + pg.LSN(f.segmentSize), visit: e.record,
+	x.walker = &walker{
+		first: f, name: x.name.Timeline(), blockMax: int(f.blockSize),
+		end: f.start + pg.LSN(f.segmentSize), visit: x.record,
 		timeline: f.timeline, next: f.start, validTo: f.start,
 	}
 	return nil
 }
 
 // record counts what the report wants to know, and calls the visitor.
-func (e *examiner) record(r *Record) error {
-	rep := &e.report
+func (x *Examination) record(r *Record) error {
+	rep := &x.report
 	rep.Records++
 	switch r.RMID {
 	case rmXact:
@@ -220,11 +230,11 @@ func (e *examiner) record(r *Record) error {
 			rep.RestorePoints = append(rep.RestorePoints, p)
 		}
 	}
-	if e.changes != nil {
-		e.changes.record(r)
+	if x.changes != nil {
+		x.changes.record(r)
 	}
-	if e.opts.Visit != nil {
-		return e.opts.Visit(r)
+	if x.opts.Visit != nil {
+		return x.opts.Visit(r)
 	}
 	return nil
 }
@@ -250,16 +260,17 @@ func (rep *Report) addTransaction(t ended) {
 	}
 }
 
-func (e *examiner) finish() (Report, error) {
-	w, rep := e.walker, &e.report
+// Finish is called behind the last piece, and returns what Examine returns.
+func (x *Examination) Finish() (Report, error) {
+	w, rep := x.walker, &x.report
 	if w == nil {
 		return *rep, fmt.Errorf("%w: empty", ErrNotWAL)
 	}
-	if e.changes != nil {
+	if x.changes != nil {
 		if w.open && !w.partial.headless {
-			e.changes.border(&w.partial)
+			x.changes.border(&w.partial)
 		}
-		rep.Changes = e.changes.finish()
+		rep.Changes = x.changes.finish()
 		rep.Changes.Rest = w.rest
 	}
 	full := rep.Length == int64(rep.SegmentSize)
@@ -269,12 +280,9 @@ func (e *examiner) finish() (Report, error) {
 			ErrWrongPage, w.timeline, w.name)
 	}
 	rep.Complete = w.mode != stopped && full
-	if e.opts.Walked != nil {
-		e.opts.Walked(rep.Complete)
-	}
-	e.digest.close()
-	e.digest.sum.Sum(rep.SHA256[:0])
-	rep.RecordsSHA256 = e.digest.prefix
+	x.digest.close()
+	x.digest.sum.Sum(rep.SHA256[:0])
+	rep.RecordsSHA256 = x.digest.prefix
 	rep.ValidTo = w.validTo
 	rep.Switched = w.mode == switched
 	rep.StopReason = w.why

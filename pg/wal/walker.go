@@ -259,16 +259,14 @@ func (w *walker) begin(p []byte, lsn pg.LSN, total uint32) {
 
 // record passes on a valid record. ok is false when nothing follows.
 func (w *walker) record(header, data []byte, lsn, end pg.LSN) (ok bool, err error) {
-	w.current = Record{
-		LSN: lsn, End: end,
-		Length: binary.LittleEndian.Uint32(header),
-		XID:    binary.LittleEndian.Uint32(header[4:]),
-		Prev:   pg.LSN(binary.LittleEndian.Uint64(header[8:])),
-		Info:   header[16],
-		RMID:   header[17],
-		Data:   data,
-	}
+	// Field by field: a literal would be made elsewhere and copied.
 	r := &w.current
+	r.LSN, r.End = lsn, end
+	r.Length = binary.LittleEndian.Uint32(header)
+	r.XID = binary.LittleEndian.Uint32(header[4:])
+	r.Prev = pg.LSN(binary.LittleEndian.Uint64(header[8:]))
+	r.Info, r.RMID = header[16], header[17]
+	r.Data = data
 	r.Truncated = int(r.Length)-recordHeader > len(data)
 	w.validTo, w.prev = end, lsn
 	if t, ok := r.timeline(); ok && t == w.name {

@@ -26,6 +26,30 @@ func TestOtherBuild(t *testing.T) {
 	interop(t, dir, "cgo", "pure")
 }
 
+// TestBothLZ4: the machine's liblz4, which every machine with apt has, and what is
+// compiled in write blocks that decode to the same, also where they hardly fit.
+func TestBothLZ4(t *testing.T) {
+	require.NotNil(t, newLZ4Fast().lib)
+	for _, n := range []int{2, 100, 8192, 1 << 20, MaxFrame} {
+		src := pages(n, 1)
+		for _, fast := range []lz4Fast{{}, newLZ4Fast()} {
+			for _, room := range []int{n - 1, n / 2, n / 100} {
+				e := &lz4Encoder{fast: fast}
+				frame, err := e.appendFrame(make([]byte, 0, Bound(n)), src)
+				require.NoError(t, err)
+				dst := make([]byte, n)
+				m, err := decodeLZ4(dst, frame)
+				require.NoError(t, err)
+				require.Equal(t, n, m)
+				require.Equal(t, src, dst)
+				if written, err := fast.compress(src, make([]byte, room)); err == nil {
+					require.LessOrEqual(t, written, room)
+				}
+			}
+		}
+	}
+}
+
 // BenchmarkRaw is libzstd alone, to compare BenchmarkAppend with.
 func BenchmarkRaw(b *testing.B) {
 	src := pages(1<<20, 1)

@@ -30,7 +30,7 @@ type lz4Encoder struct {
 }
 
 func newLZ4Encoder(level int) method {
-	e := &lz4Encoder{}
+	e := &lz4Encoder{fast: newLZ4Fast()}
 	if level > 1 {
 		// The library's levels are powers of two: Level1 to Level9.
 		e.high = &lz4.CompressorHC{Level: lz4.CompressionLevel(1 << (8 + level))}

@@ -93,6 +93,9 @@ type PutOptions struct {
 type ListOptions struct {
 	// After skips keys up to and including this one.
 	After string
+	// NamesOnly: of each Info only the Key is wanted, and the rest may be zero.
+	// A file system need not look at each file then.
+	NamesOnly bool
 }
 
 // Reader is the half of a Store that changes nothing.

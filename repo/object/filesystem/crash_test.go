@@ -108,7 +108,11 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		var out bytes.Buffer
 		cmd.Stderr = &out
 		require.NoError(t, cmd.Start())
-		time.Sleep(time.Duration(20+rand.N(80)) * time.Millisecond)
+		require.Eventually(t, func() bool { // it writes; on a busy machine that takes a while
+			uploads, _ := os.ReadDir(filepath.Join(dir, ".uploads."))
+			return len(uploads) > leftovers
+		}, time.Minute, time.Millisecond)
+		time.Sleep(time.Duration(rand.N(80)) * time.Millisecond)
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
 		require.Empty(t, out.String())

@@ -162,3 +162,33 @@ func TestInUse(t *testing.T) {
 	check(false, 0) // somebody may have copied it here just now
 	check(true, time.Hour)
 }
+
+// TestNamesOnlySeesHalfWayPuts: a listing of names looks at the objects as soon
+// as one upload, of a Put that has not come to its end or never will, has a
+// second name; then it makes durable what it tells of.
+func TestNamesOnlySeesHalfWayPuts(t *testing.T) {
+	store, err := New(Options{Path: t.TempDir()})
+	require.NoError(t, err)
+	list := func() (sizes []int64) {
+		require.NoError(t, store.List(t.Context(), "", object.ListOptions{NamesOnly: true}, func(i object.Info) error {
+			sizes = append(sizes, i.Size)
+			return nil
+		}))
+		return sizes
+	}
+	require.False(t, store.unsettled(), "nothing was ever put")
+	for _, key := range []string{"d/a", "d/b"} {
+		_, err := store.Put(t.Context(), key, strings.NewReader("content"), object.PutOptions{})
+		require.NoError(t, err)
+	}
+	require.Equal(t, []int64{0, 0}, list())
+	other := filepath.Join(store.root, uploads, "other")
+	require.NoError(t, os.WriteFile(other, []byte("an upload that grows"), 0o600))
+	require.Equal(t, []int64{0, 0}, list())
+	second := filepath.Join(store.root, uploads, "second")
+	require.NoError(t, os.Link(filepath.Join(store.root, "d", "b"), second))
+	require.Equal(t, []int64{7, 7}, list())
+	require.NoError(t, os.Remove(second))
+	require.Equal(t, []int64{0, 0}, list())
+	require.NoError(t, store.Close())
+}

@@ -45,7 +45,7 @@ func (s *Store) List(ctx context.Context, prefix string, opts object.ListOptions
 		return s.explain("list", prefix, err)
 	}
 	defer dir.Close() //nolint:errcheck // read only
-	w := walk{ctx: ctx, prefix: prefix, after: opts.After, fn: fn, batch: s.listBatch}
+	w := walk{store: s, ctx: ctx, prefix: prefix, after: opts.After, namesOnly: opts.NamesOnly, fn: fn, batch: s.listBatch}
 	if path != "" {
 		path += "/"
 	}
@@ -58,8 +58,10 @@ func (s *Store) List(ctx context.Context, prefix string, opts object.ListOptions
 
 // walk is one List.
 type walk struct {
+	store         *Store
 	ctx           context.Context
 	prefix, after string
+	namesOnly     bool
 	fn            func(object.Info) error
 	batch         int
 	stopped       bool // fn failed
@@ -73,8 +75,14 @@ func (w *walk) dir(dir *os.File, path string) error {
 		if err != nil {
 			return err
 		}
+		asNames := w.namesOnly && !w.store.unsettled()
 		for _, name := range batch {
-			if err := w.entry(dir, path, name); err != nil {
+			if asNames && !strings.HasSuffix(name, "/") {
+				err = w.name(path + name)
+			} else {
+				err = w.entry(dir, path, name)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -171,6 +179,57 @@ func (w *walk) entry(dir *os.File, path, name string) error {
 	err = w.fn(info(path+name, st))
 	w.stopped = err != nil
 	return err
+}
+
+// name yields one object of which nothing else is asked.
+func (w *walk) name(key string) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if object.CheckKey(key) != nil {
+		return nil // as in entry
+	}
+	err := w.fn(object.Info{Key: key})
+	w.stopped = err != nil
+	return err
+}
+
+// unsettled reports whether any object that was seen before the call may be one
+// whose name is not durable yet: there is an upload that has a second name. It
+// has it from before the object can be seen until its name is durable (see the
+// package comment), so one look here stands for one at each object. The files are
+// opened because NFS shows then, and not sooner, what other hosts did to them.
+func (s *Store) unsettled() bool {
+	dir, err := s.openDir(uploads)
+	if err != nil {
+		return !errors.Is(err, unix.ENOENT) // nothing was ever put here
+	}
+	defer dir.Close() //nolint:errcheck // read only
+	for {
+		names, err := dir.Readdirnames(1000)
+		for _, name := range names {
+			if linked(dir, name) {
+				return true
+			}
+		}
+		if err != nil {
+			return err != io.EOF
+		}
+	}
+}
+
+// linked reports whether a file has a second name, for all that can be seen.
+func linked(dir *os.File, name string) bool {
+	f, err := openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return false // removed by its Put, which came to its end
+	}
+	if err != nil {
+		return true
+	}
+	defer f.Close() //nolint:errcheck // read only
+	st, err := statOpen(f)
+	return err != nil || isRegular(st) && st.Nlink > 1
 }
 
 // names is a heap with the largest name on top.
