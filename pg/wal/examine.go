@@ -275,7 +275,7 @@ func (x *Examination) Finish() (Report, error) {
 	}
 	full := rep.Length == int64(rep.SegmentSize)
 	if full && w.foreign() {
-		e.digest.close()
+		x.digest.close()
 		return *rep, fmt.Errorf("%w: it is of timeline %d to its end, the name says %d: the server keeps the file for later use",
 			ErrWrongPage, w.timeline, w.name)
 	}
