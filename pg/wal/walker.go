@@ -32,10 +32,10 @@ type walker struct {
 	mode     mode
 	timeline pg.Timeline // of the last valid page
 	// reached: something in the segment is of the timeline in its name.
-	reached bool
-	next     pg.LSN      // address of the next page
-	validTo  pg.LSN      // end of the last whole record
-	prev     pg.LSN      // start of the last record, 0 before the first
+	reached  bool
+	next     pg.LSN // address of the next page
+	validTo  pg.LSN // end of the last whole record
+	prev     pg.LSN // start of the last record, 0 before the first
 	switchAt pg.LSN
 
 	open    bool           // a record goes on on the next page
