@@ -47,6 +47,14 @@ func (s suite) list(t *testing.T, store object.Store) {
 	require.Equal(t, []string{"wal/1/b", "wal/2/a"}, keys(t, store, "wal/", "wal/1/a"))
 	require.Empty(t, keys(t, store, "wal/1/b/", ""))
 	require.Empty(t, keys(t, store, "wal/1/", "wal/1/b"))
+	// Names alone are the same names.
+	var names []string
+	err := store.List(t.Context(), "wal", object.ListOptions{After: "wal/1/a", NamesOnly: true}, func(i object.Info) error {
+		names = append(names, i.Key)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, []string{"wal/1/b", "wal/2/a", "wall"}, names)
 }
 
 // listOrder tries every prefix of every key with every key, and every prefix of
