@@ -54,7 +54,7 @@ func TestPushAndGet(t *testing.T) {
 	_, b = switched()
 	name = string(pg.SegmentSize(1<<20).Name(2, 3))
 	before = len(s1.Calls())
-	_, err = a.Push(ctx, n.file(t, name, b))
+	_, err = a.Push(ctx, n.file(t, name, onTimeline(b, 2)))
 	require.NoError(t, err)
 	require.Len(t, s1.Calls()[before:], 2)
 

@@ -84,7 +84,7 @@ func TestOtherClusterInRepository(t *testing.T) {
 	require.NoError(t, err)
 	wrong, err := archive.New(archive.Options{Repos: []*repo.Repository{other}})
 	require.NoError(t, err)
-	_, err = wrong.Push(ctx, newNode(t, cluster, pg.StateProduction).file(t, "000000020000000000000003", b))
+	_, err = wrong.Push(ctx, newNode(t, cluster, pg.StateProduction).file(t, "000000020000000000000003", onTimeline(b, 2)))
 	require.ErrorIs(t, err, repo.ErrMismatch)
 	_, _, err = get(t, wrong, "000000020000000000000009")
 	require.ErrorIs(t, err, repo.ErrMismatch)

@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -130,4 +131,13 @@ func flip(t *testing.T, store object.Store, at func(size int64) int64) {
 		_, err = store.Put(ctx, i.Key, &b, object.PutOptions{})
 		return err
 	}))
+}
+
+// onTimeline makes all pages of a segment those of another timeline.
+func onTimeline(b []byte, t pg.Timeline) []byte {
+	b = bytes.Clone(b)
+	for at := 0; at < len(b); at += 8192 {
+		binary.LittleEndian.PutUint32(b[at+4:], uint32(t))
+	}
+	return b
 }

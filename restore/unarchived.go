@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -233,7 +234,14 @@ func (u *unarchived) begun(dir string, name pg.SegmentName) (bool, error) {
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
-	return wal.CheckFirst(head[:n], name, u.size, u.id) == nil, nil
+	if wal.CheckFirst(head[:n], name, u.size, u.id) != nil {
+		return false, nil
+	}
+	if wal.FirstTimeline(head) < name.Timeline() { // a promotion in it, or kept for later use
+		_, err = wal.Examine(io.MultiReader(bytes.NewReader(head[:n]), f), name, u.size, wal.Options{SystemID: u.id})
+		return !errors.Is(err, wal.ErrWrongPage), nil
+	}
+	return true, nil
 }
 
 // last reads the last segment of a timeline. It counts unless what is in it is

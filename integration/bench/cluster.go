@@ -14,6 +14,7 @@ import (
 type options struct {
 	scale, textRows, rounds, segments, files int
 	segmentsToReplay, readySegments          int
+	segmentsToOpen                           int
 	only                                     string
 }
 

@@ -30,6 +30,7 @@ func main() {
 	flag.IntVar(&o.readySegments, "ready", 200, "WAL segments that are ready at once, for the agent; 0 leaves it out")
 	flag.IntVar(&o.files, "files", 1_000_000, "small files for the memory measurement; 0 leaves it out")
 	flag.IntVar(&o.segmentsToReplay, "replay", 200, "WAL segments that recovery replays; 0 leaves it out")
+	flag.IntVar(&o.segmentsToOpen, "open", 100, "WAL segments behind the backup when a restore is timed until the server is open; 0 leaves it out")
 	flag.StringVar(&o.only, "only", "", "only these measurements, such as restores,replay (default: all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -53,7 +54,7 @@ func run(ctx context.Context, o options) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"fulls", b.fulls}, {"incrementals", b.incrementals}, {"restores", b.restores}, {"pushes", b.pushes}, {"ready", b.ready}, {"start", b.start}, {"replay", b.replay}, {"files", b.manyFiles},
+		{"fulls", b.fulls}, {"incrementals", b.incrementals}, {"restores", b.restores}, {"deltas", b.deltas}, {"pushes", b.pushes}, {"ready", b.ready}, {"start", b.start}, {"opens", b.opens}, {"replay", b.replay}, {"files", b.manyFiles},
 	} {
 		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), step.name) {
 			continue

@@ -79,6 +79,13 @@ func timed(cmd *exec.Cmd) (sample, error) {
 	return s, nil
 }
 
+// timeOf is how long f takes.
+func timeOf(f func() error) (time.Duration, error) {
+	begin := time.Now()
+	err := f()
+	return time.Since(begin), err
+}
+
 // dirSize is the sum of the sizes of the files below dir.
 func dirSize(dir string) (total int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {

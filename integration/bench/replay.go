@@ -27,21 +27,16 @@ func (b *bench) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pgbackrest := fmt.Sprintf(`pgbackrest --config=%s --stanza=bench`, b.backs)
-	if err := b.server.Configure(map[string]string{"archive_command": fmt.Sprintf(
-		`%s && %s archive-push "%%p" && cp "%%p" %s/%%f`, b.site.ArchiveSettings()["archive_command"], pgbackrest, local)}); err != nil {
-		return err
-	}
-	if err := b.server.Reload(ctx); err != nil {
+	if err := b.archiveTo(ctx, fmt.Sprintf(`cp "%%p" %s/%%f`, local)); err != nil {
 		return err
 	}
 	if _, err := b.walkeep(ctx, "backup", "--repo", "repo1", "--type", "full"); err != nil {
 		return err
 	}
-	if err := b.writeWAL(ctx); err != nil {
+	if err := b.writeWAL(ctx, b.segmentsToReplay); err != nil {
 		return err
 	}
-	spool, err := b.env.Mkdir("spool-pgbackrest")
+	theirs, err := b.asyncGet()
 	if err != nil {
 		return err
 	}
@@ -49,8 +44,8 @@ func (b *bench) replay(ctx context.Context) error {
 	cp := row{work: r.work + " from local files (cp)", onlyOurs: true}
 	for range b.rounds {
 		for command, to := range map[string]*[]sample{
-			"": &r.ours,
-			fmt.Sprintf(`pgbackrest --config=%s --stanza=bench --pg1-path="$PWD" --archive-async --spool-path=%s --process-max=2 archive-get %%f "%%p"`, b.backs, spool): &r.theirs,
+			"":                                    &r.ours,
+			theirs:                                &r.theirs,
 			fmt.Sprintf(`cp %s/%%f "%%p"`, local): &cp.ours,
 		} {
 			s, err := b.recover(ctx, command)
@@ -66,9 +61,28 @@ func (b *bench) replay(ctx context.Context) error {
 	return nil
 }
 
+// archiveTo has both tools archive what the server writes from now on, and a
+// third command too ("": none).
+func (b *bench) archiveTo(ctx context.Context, third string) error {
+	command := fmt.Sprintf(`%s && pgbackrest --config=%s --stanza=bench archive-push "%%p"`, b.site.ArchiveSettings()["archive_command"], b.backs)
+	if third != "" {
+		command += " && " + third
+	}
+	if err := b.server.Configure(map[string]string{"archive_command": command}); err != nil {
+		return err
+	}
+	return b.server.Reload(ctx)
+}
+
+// asyncGet is pgBackRest's restore_command with its asynchronous get.
+func (b *bench) asyncGet() (string, error) {
+	spool, err := b.env.Mkdir("spool-pgbackrest")
+	return fmt.Sprintf(`pgbackrest --config=%s --stanza=bench --pg1-path="$PWD" --archive-async --spool-path=%s --process-max=2 archive-get %%f "%%p"`, b.backs, spool), err
+}
+
 // writeWAL updates rows until there are enough segments, and they are archived:
 // full page images after each checkpoint, and records of rows.
-func (b *bench) writeWAL(ctx context.Context) error {
+func (b *bench) writeWAL(ctx context.Context, segments int) error {
 	begin, err := b.server.LSN(ctx)
 	if err != nil {
 		return err
@@ -82,7 +96,7 @@ func (b *bench) writeWAL(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if int((now-begin)>>24) >= b.segmentsToReplay {
+		if int((now-begin)>>24) >= segments {
 			break
 		}
 	}

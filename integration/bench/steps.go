@@ -51,7 +51,7 @@ func (b *bench) fulls(ctx context.Context) error {
 
 // restores measures a full restore into an empty directory, without a start.
 func (b *bench) restores(ctx context.Context) error {
-	r := row{work: "restore, zstd 3", goal: "≥ 1.0"}
+	r := row{work: "restore, zstd 3", goal: "≥ 2.0"}
 	into := func(f func(dir string) (sample, error)) func() (sample, error) {
 		return func() (sample, error) {
 			dir, err := b.env.Mkdir("restore")
