@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,7 +47,37 @@ type Use struct {
 	Stale bool `json:"stale,omitempty"`
 
 	lease string // its name
+	dead  bool   // certainly
+	ttl   time.Duration
 }
+
+// UseWatch is what one process saw of stale marks, so that it need not wait for
+// them to be certainly stale. The zero value has seen nothing.
+type UseWatch struct {
+	mu    sync.Mutex // guards marks
+	marks map[string]*LeaseWatch
+}
+
+func (w *UseWatch) mark(name string) *LeaseWatch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.marks == nil {
+		w.marks = map[string]*LeaseWatch{}
+	}
+	if w.marks[name] == nil {
+		w.marks[name] = &LeaseWatch{}
+	}
+	return w.marks[name]
+}
+
+func (w *UseWatch) forget(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.marks, name)
+}
+
+// UseTTL is for how long a mark is watched until it is certainly stale.
+const UseTTL = useTTL
 
 // MarkUse marks a label as in use, whether there is such a backup or not.
 // Release the lease at the end. The mark protects what lies below the label,
@@ -123,12 +154,13 @@ func (r *Repository) describeUse(ctx context.Context, u *Use) error {
 	case errors.Is(err, ErrNotFound):
 		u.Holder = "unknown (it has just ended)"
 	case errors.Is(err, ErrIntegrity):
-		u.Holder, u.Stale = "unknown (the lease object is damaged)", true
+		u.Holder, u.Stale, u.ttl = "unknown (the lease object is damaged)", true, useTTL
 	case err != nil:
 		return err
 	default:
 		u.Holder, u.What, u.Since = l.Holder, l.What, l.Since
-		u.Stale = l.dead() || !l.fresh(r.clock())
+		u.dead, u.ttl = l.dead(), l.ttl()
+		u.Stale = u.dead || !l.fresh(r.clock())
 	}
 	return nil
 }
@@ -136,7 +168,31 @@ func (r *Repository) describeUse(ctx context.Context, u *Use) error {
 // BreakStale removes a mark whose holder is gone. If that cannot be told at
 // once, it watches the mark for as long as its TTL. false: the holder lives.
 func (r *Repository) BreakStale(ctx context.Context, u Use) (bool, error) {
-	lease, err := r.AcquireLease(ctx, u.lease, LeaseOptions{What: "removing a stale mark", TTL: useTTL})
+	return r.breakStale(ctx, u, nil)
+}
+
+// BreakWatched is BreakStale without the waiting: a mark is removed if w has seen
+// it unchanged for its TTL; if not, false, and w goes on from now.
+func (r *Repository) BreakWatched(ctx context.Context, u Use, w *UseWatch) (bool, error) {
+	seen := w.mark(u.lease)
+	if err := r.WatchLease(ctx, u.lease, seen); err != nil {
+		return false, fmt.Errorf("watch the mark %s: %w", u.lease, err)
+	}
+	seen.mu.Lock()
+	since := seen.since
+	seen.mu.Unlock()
+	if !u.dead && time.Since(since) < u.ttl {
+		return false, nil
+	}
+	broken, err := r.breakStale(ctx, u, seen)
+	if broken {
+		w.forget(u.lease)
+	}
+	return broken, err
+}
+
+func (r *Repository) breakStale(ctx context.Context, u Use, seen *LeaseWatch) (bool, error) {
+	lease, err := r.AcquireLease(ctx, u.lease, LeaseOptions{What: "removing a stale mark", TTL: useTTL, Watch: seen})
 	if errors.Is(err, ErrBusy) {
 		return false, nil
 	}

@@ -81,6 +81,46 @@ func TestBreakStaleUse(t *testing.T) {
 	require.Empty(t, uses)
 }
 
+// Who watches does not wait: a mark that looks stale is left until it did not
+// change for its TTL, and one that is renewed stays.
+func TestBreakWatchedUse(t *testing.T) {
+	ctx := context.Background()
+	store := newMemory()
+	r := testRepo(t, store, nil, codec.Codec{})
+	r.clock = time.Now
+	testEpoch(t, r)
+	mark := func(count int64, ttl float64) Use {
+		record := leaseRecord{
+			Format: 1, Name: "label." + string(testLabel), Token: "other", Holder: "pg-9", Renewed: time.Now().Add(-time.Hour), TTL: ttl, Count: count,
+			process: process{Host: "pg-9", Boot: "b", Namespace: "n", PID: 1, Start: "1"},
+		}
+		content, err := seal(record)
+		require.NoError(t, err)
+		put(t, store, leaseKey(record.Name), content)
+		uses, err := r.Uses(ctx)
+		require.NoError(t, err)
+		require.Len(t, uses, 1)
+		require.True(t, uses[0].Stale)
+		return uses[0]
+	}
+	var w UseWatch
+	for count := range int64(3) {
+		broken, err := r.BreakWatched(ctx, mark(count, 3600), &w)
+		require.NoError(t, err)
+		require.False(t, broken, "not seen for long enough")
+	}
+	u := mark(9, 0.1)
+	require.Eventually(t, func() bool {
+		broken, err := r.BreakWatched(ctx, u, &w)
+		require.NoError(t, err)
+		return broken
+	}, time.Minute, 20*time.Millisecond)
+	uses, err := r.Uses(ctx)
+	require.NoError(t, err)
+	require.Empty(t, uses)
+	require.Empty(t, w.marks)
+}
+
 // Who renews is alive, even if his clock says that he is long dead.
 func TestLeaseOfHolderWithWrongClock(t *testing.T) {
 	ctx := context.Background()

@@ -28,7 +28,11 @@ type Options struct {
 	DryRun bool
 	// Wait is how long to wait for another run in this repository. 0: not at
 	// all (repo.ErrBusy).
-	Wait  time.Duration
+	Wait time.Duration
+	// Watch is what this process saw of stale marks in earlier runs. With it a run
+	// does not wait until it is certain that one is stale, which takes minutes: what
+	// the mark protects is left for a later run. nil: it waits.
+	Watch *repo.UseWatch
 	Clock func() time.Time // nil: time.Now
 	Log   *zap.Logger      // nil: none
 }
@@ -42,6 +46,9 @@ type Result struct {
 	Done Deleted `json:"done"`
 	// Postponed says what was left for the next run, and why.
 	Postponed []string `json:"postponed,omitempty"`
+	// Watched counts the stale marks that were left because it is not certain yet
+	// that they are: another run helps, when repo.UseTTL is over.
+	Watched int `json:"watched,omitempty"`
 	// Failures are what the store refused, as the error says.
 	Failures []string `json:"failures,omitempty"`
 }
@@ -274,7 +281,17 @@ func (x *expiry) breakStale(ctx context.Context) error {
 			continue // it makes no difference now
 		}
 		group.Go(func() error {
-			_, err := x.r.BreakStale(ctx, u)
+			if x.Watch == nil {
+				_, err := x.r.BreakStale(ctx, u)
+				return err
+			}
+			broken, err := x.r.BreakWatched(ctx, u, x.Watch)
+			if !broken && err == nil {
+				x.postpone("what is marked by %s for %s, which seems to be gone", u.Holder, u.What)
+				x.mu.Lock()
+				x.result.Watched++
+				x.mu.Unlock()
+			}
 			return err
 		})
 	}

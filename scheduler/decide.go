@@ -12,7 +12,8 @@ import (
 // Kind is what a job does.
 type Kind string
 
-// The kinds, in the order in which they start when several are due.
+// The kinds, in the order in which they start when several are due; an expiry that
+// follows a backup comes first.
 const (
 	Full         Kind = "full"
 	Differential Kind = "differential"
@@ -119,6 +120,9 @@ type pending struct {
 	due     time.Time // zero: not due
 	ready   time.Time // when it may start: after jitter or backoff
 	attempt int
+	// follows: an expiry that a backup made due. It comes before all others, else
+	// backups that are always due would keep it from ever making room.
+	follows bool
 }
 
 func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
@@ -154,9 +158,13 @@ func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
 	if busy || s.Paused[name] || s.Paused[""] {
 		return nil, next
 	}
-	slices.SortStableFunc(due, func(a, b pending) int {
-		return cmp.Compare(slices.Index(order, a.job.Kind), slices.Index(order, b.job.Kind))
-	})
+	place := func(p pending) int {
+		if p.follows {
+			return -1
+		}
+		return slices.Index(order, p.job.Kind)
+	}
+	slices.SortStableFunc(due, func(a, b pending) int { return cmp.Compare(place(a), place(b)) })
 	for i, p := range due {
 		// What a larger one that waits will swallow, waits for it.
 		held := slices.ContainsFunc(due[:i], func(larger pending) bool {
@@ -172,21 +180,21 @@ func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
 // pendingOf finds the time for which a job should run now.
 func pendingOf(j Job, runs []repo.JobRun, s State) pending {
 	covered, last := coveredUntil(j, runs, s)
-	due := time.Time{}
+	due, follows := time.Time{}, false
 	if j.Schedule != nil {
 		due = lastBefore(j.Schedule, covered, s.Now)
 	}
 	if j.AfterBackup {
 		for _, r := range runs {
 			if Kind(r.Kind).Backup() && !r.Running() && r.Ended.After(covered) && r.Ended.After(due) && !r.Ended.After(s.Now) {
-				due = r.Ended
+				due, follows = r.Ended, true
 			}
 		}
 	}
 	if due.IsZero() {
 		return retryOf(j, last, s)
 	}
-	return pending{job: j, due: due, ready: due.Add(jitter(j, due)), attempt: 1}
+	return pending{job: j, due: due, ready: due.Add(jitter(j, due)), attempt: 1, follows: follows}
 }
 
 // coveredUntil is up to which due time a job is done with, and its last own run.

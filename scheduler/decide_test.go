@@ -171,6 +171,19 @@ func TestExpiryAfterBackup(t *testing.T) {
 		s.Now = full.Ended.Add(2 * time.Second)
 		require.Empty(t, Decide(jobs, s).Start)
 	}
+
+	// Backups that are always due do not keep it from its turn.
+	jobs = append(jobs, job(t, Incremental, "* * * * *"))
+	s := State{Now: one, Since: begin}
+	var kinds []Kind
+	for range 6 {
+		d := Decide(jobs, s)
+		require.Len(t, d.Start, 1)
+		kinds = append(kinds, d.Start[0].Job.Kind)
+		end := s.Now.Add(2 * time.Minute)
+		s.History, s.Now = append(s.History, done(d.Start[0].Job.Kind, d.Start[0].Due, s.Now, end, repo.RunDone)), end
+	}
+	require.Equal(t, []Kind{Full, Expire, Incremental, Expire, Incremental, Expire}, kinds)
 }
 
 // Days of random jobs, durations and failures, with the service down now and

@@ -18,7 +18,8 @@
 //     good, what it swallowed is due again.
 //
 //   - Expiry is due after each backup of its repository too, also one that
-//     failed: maybe because there was no room.
+//     failed: maybe because there was no room. It runs before the next backup,
+//     also if that one is due already.
 //
 //   - A failed run is tried again after a pause that doubles, a bounded number
 //     of times, until the next time of its schedule. One that somebody asked for

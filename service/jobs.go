@@ -41,9 +41,32 @@ func (r *repository) expire(ctx context.Context, run repo.JobRun) (scheduler.Out
 	}
 	c := r.conf()
 	res, err := retention.Run(ctx, c.Work, retention.Options{
-		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Clock: r.s.o.Clock, Log: r.logOf(run),
+		Policy: c.Policy, Zone: r.s.settings().Zone, Wait: expireWait, Watch: &r.marks, Clock: r.s.o.Clock, Log: r.logOf(run),
 	})
+	r.mu.Lock()
+	r.expireAgain = time.Time{}
+	if res.Watched > 0 {
+		r.expireAgain = r.s.o.Clock().Add(repo.UseTTL)
+	}
+	r.mu.Unlock()
 	return scheduler.Outcome{Report: res.Lines()}, err
+}
+
+// expireLeft asks for another expiry when marks of dead processes kept the last one
+// from removing all: it did not wait for them, so that no backup had to.
+func (r *repository) expireLeft(ctx context.Context) {
+	g := r.leads()
+	r.mu.Lock()
+	due := !r.expireAgain.IsZero() && r.s.o.Clock().After(r.expireAgain)
+	paused := r.view.paused != nil
+	r.mu.Unlock()
+	if g == nil || !due || paused {
+		return
+	}
+	_, err := r.runner.Trigger(ctx, scheduler.Request{Kind: scheduler.Expire, By: r.s.o.Holder + ": marks of dead processes were left"})
+	if err != nil && !errors.Is(err, scheduler.ErrBusy) { // then at the next look
+		r.s.log.Warn("what marks kept is not expired", zap.String("repo", r.name), zap.Error(err))
+	}
 }
 
 // verify finds out whether what is stored is whole.

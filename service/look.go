@@ -118,6 +118,7 @@ func (r *repository) see(ctx context.Context, id pg.SystemID, c *archive.RepoCov
 	r.view = v
 	r.mu.Unlock()
 	r.repairGap(ctx)
+	r.expireLeft(ctx)
 }
 
 // seeWhole fills in a view of a repository that answers.

@@ -22,6 +22,7 @@ type repository struct {
 	ended  chan struct{}      // closed when serve has ended
 	// drillCache is for looks alone.
 	drillCache repo.DrillCache
+	marks      repo.UseWatch // stale marks that expiries saw
 
 	mu      sync.Mutex // guards what follows
 	config  Repo
@@ -30,6 +31,9 @@ type repository struct {
 	trouble error         // why the lease cannot be had
 	view    view
 	history map[string]repo.JobRun // of a follower: runs that others began
+	// expireAgain is when an expiry may do what marks kept the last one from; zero:
+	// nothing was kept.
+	expireAgain time.Time
 }
 
 func (s *Service) newRepository(c Repo) (*repository, error) {
