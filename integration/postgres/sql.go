@@ -148,11 +148,12 @@ func (s *Server) WaitFor(ctx context.Context, sql string) error {
 	})
 }
 
-// Poll calls done until it says true, for at most 60 s or until ctx ends. The
-// error says what was waited for, and holds done's last error, which by itself
-// does not end the wait.
+// Poll calls done until it says true, for at most three minutes or until ctx
+// ends: PostgreSQL's own archiver can pause for one (PGARCH_AUTOWAKE_INTERVAL).
+// The error says what was waited for, and holds done's last error, which by
+// itself does not end the wait.
 func (s *Server) Poll(ctx context.Context, what string, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	var last error
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {

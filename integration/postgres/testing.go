@@ -37,7 +37,7 @@ func New(t TB) *Env {
 // Primary makes a cluster and starts it.
 func (e *Env) Primary(t TB, o Options) *Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	s, err := e.InitDB(ctx, o)
 	if err == nil {
@@ -53,7 +53,7 @@ func (e *Env) Primary(t TB, o Options) *Server {
 // replayed what the primary has written so far.
 func (e *Env) StartStandby(t TB, primary *Server, o Options) *Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	s, err := e.Standby(ctx, primary, o)
 	if err == nil {
