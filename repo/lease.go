@@ -33,6 +33,9 @@ import (
 //     holding: the next one takes over, at once on the same host, else
 //     after a TTL. Killed between the check and the delete of Release: the
 //     lease stays and goes stale.
+//   - A store that is away when a lease is released, or for so long that it is
+//     lost: the object stays, and its holder lives. It is given back when the
+//     store is there again: see GiveBack.
 //
 // A holder that was stopped for longer than the TTL (a suspended machine)
 // may still have requests under way when another takes over. They harm
@@ -89,8 +92,13 @@ type leaseRecord struct {
 	Renewed time.Time `json:"renewed"`
 	Count   int64     `json:"count"` // of renewals, so that every version differs
 	TTL     float64   `json:"ttl"`   // seconds
+	// Released: nobody holds it any more, although its object is still there.
+	Released bool `json:"released,omitempty"`
 	process
 }
+
+// dead reports whether certainly nobody holds the lease.
+func (l *leaseRecord) dead() bool { return l.Released || l.process.dead() }
 
 func (l *leaseRecord) busy() *BusyError {
 	return &BusyError{Name: l.Name, Holder: l.Holder, What: l.What, Since: l.Since, Renewed: l.Renewed}
@@ -138,6 +146,7 @@ func (r *Repository) AcquireLease(ctx context.Context, name string, o LeaseOptio
 	if o.Holder == "" {
 		o.Holder = fmt.Sprintf("%s, process %d", self.Host, self.PID)
 	}
+	r.GiveBack(ctx)
 	l := &Lease{r: r, key: leaseKey(name), ttl: o.TTL, ended: make(chan struct{})}
 	l.record = leaseRecord{
 		Format: Format, Name: name, Token: rand.Text(), Holder: o.Holder, What: o.What,
@@ -395,13 +404,17 @@ func (l *Lease) takenOver(ctx context.Context) bool {
 }
 
 // Release ends the renewal and deletes the lease if it is still ours. The
-// delete has to be done before anybody can have taken over: else the lease
-// is left to go stale.
+// delete has to be done before anybody can have taken over. One that could not be
+// deleted is owed: see [Repository.GiveBack].
 func (l *Lease) Release(ctx context.Context) error {
 	lost := context.Cause(l.ctx)
 	l.cancel(errReleased)
 	<-l.ended
-	if errors.Is(lost, ErrLeaseLost) || errors.Is(lost, errReleased) {
+	switch {
+	case errors.Is(lost, errReleased):
+		return nil
+	case errors.Is(lost, ErrLeaseLost): // to another, or because the store was away
+		l.r.owe(l)
 		return nil
 	}
 	l.mu.Lock()
@@ -416,6 +429,7 @@ func (l *Lease) Release(ctx context.Context) error {
 		err = l.r.store.Delete(ctx, l.key)
 	}
 	if err != nil {
+		l.r.owe(l)
 		return fmt.Errorf("release lease %q: %w", l.record.Name, err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package repo
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"sync"
@@ -259,6 +260,67 @@ func TestLeaseStoreAway(t *testing.T) {
 	<-l.Context().Done()
 	require.Less(t, time.Since(start), testTTL)
 	require.ErrorIs(t, context.Cause(l.Context()), ErrLeaseLost)
+}
+
+// A lease that could not be given back, because the store was away when it was
+// released or for so long that it was lost, is given back when the store is there
+// again; until then whoever wants it has to watch it, for its holder lives.
+func TestGiveBack(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lost %v", lost), func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			store := faulty.New(newMemory())
+			r := leaseRepo(t, store)
+			ttl := time.Hour
+			if lost {
+				ttl = testTTL
+			}
+			l, err := r.AcquireLease(ctx, "backup", LeaseOptions{TTL: ttl})
+			require.NoError(t, err)
+			store.SetRules(faulty.Rule{Fault: faulty.Fail})
+			if lost {
+				<-l.Context().Done()
+				require.NoError(t, l.Release(ctx))
+			} else {
+				require.Error(t, l.Release(ctx))
+			}
+			r.GiveBack(ctx)
+			require.Len(t, r.owed, 1, "the store is still away")
+			store.SetRules()
+			if !lost {
+				_, err = leaseRepo(t, store).AcquireLease(ctx, "backup", LeaseOptions{})
+				require.ErrorIs(t, err, ErrBusy)
+			}
+			other, err := r.AcquireLease(ctx, "another", LeaseOptions{}) // gives back what is owed
+			require.NoError(t, err)
+			require.Empty(t, r.owed)
+			state, err := r.LookLease(ctx, "backup")
+			require.NoError(t, err)
+			require.True(t, state.Dead)
+			next, err := leaseRepo(t, store).AcquireLease(ctx, "backup", LeaseOptions{TTL: time.Hour})
+			require.NoError(t, err, "at once")
+			require.NoError(t, next.Release(ctx))
+			require.NoError(t, other.Release(ctx))
+		})
+	}
+}
+
+// What another took over meanwhile is his.
+func TestGiveBackOfAnothersLease(t *testing.T) {
+	ctx := context.Background()
+	store := faulty.New(newMemory())
+	r := leaseRepo(t, store)
+	l, err := r.AcquireLease(ctx, "backup", LeaseOptions{})
+	require.NoError(t, err)
+	store.SetRules(faulty.Rule{Fault: faulty.Fail})
+	require.Error(t, l.Release(ctx))
+	store.SetRules()
+	foreign(t, store, nil)
+	before := contents(t, store)
+	r.GiveBack(ctx)
+	require.Empty(t, r.owed)
+	require.Equal(t, before, contents(t, store))
 }
 
 // Answers that get lost do not lose the lease.

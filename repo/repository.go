@@ -47,6 +47,9 @@ type Repository struct {
 
 	encoders sync.Pool   // of *codec.Encoder, for WAL that is streamed
 	presses  chan *press // those that nobody uses
+
+	owedMu sync.Mutex // guards owed
+	owed   []*Lease   // released, but not given back: see GiveBack
 }
 
 // Marker is the object that says what this repository is.

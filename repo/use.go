@@ -174,10 +174,10 @@ func (r *Repository) BreakStale(ctx context.Context, u Use) (bool, error) {
 // BreakWatched is BreakStale without the waiting: a mark is removed if w has seen
 // it unchanged for its TTL; if not, false, and w goes on from now.
 func (r *Repository) BreakWatched(ctx context.Context, u Use, w *UseWatch) (bool, error) {
-	seen := w.mark(u.lease)
-	if err := r.WatchLease(ctx, u.lease, seen); err != nil {
-		return false, fmt.Errorf("watch the mark %s: %w", u.lease, err)
+	if err := r.WatchUse(ctx, u, w); err != nil {
+		return false, err
 	}
+	seen := w.mark(u.lease)
 	seen.mu.Lock()
 	since := seen.since
 	seen.mu.Unlock()
@@ -189,6 +189,14 @@ func (r *Repository) BreakWatched(ctx context.Context, u Use, w *UseWatch) (bool
 		w.forget(u.lease)
 	}
 	return broken, err
+}
+
+// WatchUse looks at a mark, for a later BreakWatched.
+func (r *Repository) WatchUse(ctx context.Context, u Use, w *UseWatch) error {
+	if err := r.WatchLease(ctx, u.lease, w.mark(u.lease)); err != nil {
+		return fmt.Errorf("watch the mark %s: %w", u.lease, err)
+	}
+	return nil
 }
 
 func (r *Repository) breakStale(ctx context.Context, u Use, seen *LeaseWatch) (bool, error) {

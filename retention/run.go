@@ -262,8 +262,14 @@ func (x *expiry) breakStale(ctx context.Context) error {
 	for _, u := range x.state.Uses {
 		if u.Stale {
 			stale = append(stale, u)
-		} else {
-			live.Uses = append(live.Uses, u)
+			continue
+		}
+		live.Uses = append(live.Uses, u)
+		if x.Watch != nil && u.Writing {
+			// If it goes stale, it was watched from the beginning.
+			if err := x.r.WatchUse(ctx, u, x.Watch); err != nil {
+				return err
+			}
 		}
 	}
 	if len(stale) == 0 {

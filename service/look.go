@@ -117,6 +117,10 @@ func (r *repository) see(ctx context.Context, id pg.SystemID, c *archive.RepoCov
 	r.mu.Lock()
 	r.view = v
 	r.mu.Unlock()
+	if v.err == nil {
+		r.conf().Work.GiveBack(ctx)
+		r.conf().Watch.GiveBack(ctx)
+	}
 	r.repairGap(ctx)
 	r.expireLeft(ctx)
 }

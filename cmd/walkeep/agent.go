@@ -135,6 +135,7 @@ func (r *root) runAgents(ctx context.Context, cfg *config.Config, n *config.Node
 	if listener != nil {
 		parts.Go(func() error { return listener.Run(ctx) })
 	}
+	parts.Go(func() error { r.giveBackLeases(ctx); return nil })
 	if tell == nil { // not as a part of the service, which tells of itself
 		parts.Go(func() error { r.tellSystemd(ctx, func() string { return agentStatus(archiver) }); return nil })
 	}

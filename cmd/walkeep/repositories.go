@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/walkeep/walkeep/config"
 	"github.com/walkeep/walkeep/repo"
@@ -32,9 +34,23 @@ func (r *root) repositories(ctx context.Context, names ...string) ([]*repo.Repos
 			return nil, &repositoryError{cr.Name, err}
 		}
 		r.closers = append(r.closers, func() { _ = one.Store().Close() })
+		r.opened = append(r.opened, one)
 		open = append(open, one)
 	}
 	return open, nil
+}
+
+// giveBackInterval is how long a lease stays in a repository that is back.
+const giveBackInterval = 5 * time.Second
+
+// giveBackLeases gives back, until ctx ends, what jobs of this process could not
+// while a repository was away.
+func (r *root) giveBackLeases(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, one := range r.opened {
+		all.Go(func() { one.GiveBackEvery(ctx, giveBackInterval) })
+	}
+	all.Wait()
 }
 
 // chooseRepos picks the repositories of --repo.

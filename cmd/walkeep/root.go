@@ -11,6 +11,7 @@ import (
 
 	"github.com/walkeep/walkeep/config"
 	"github.com/walkeep/walkeep/internal/traces"
+	"github.com/walkeep/walkeep/repo"
 )
 
 // forPeople is the patience of subcommands that somebody looks at.
@@ -35,6 +36,7 @@ type root struct {
 	log     *zap.Logger
 	traces  *traces.Provider // nil: none are made
 	closers []func()
+	opened  []*repo.Repository // by repositories
 }
 
 // newRootCommand is the whole command tree.
