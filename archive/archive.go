@@ -50,6 +50,9 @@ type Archive struct {
 	// timelines are the history files that were held against a repository's:
 	// nil if they agree. History files do not change, so this stays right.
 	timelines map[timelineKey]*ConflictError
+	// noTimeline was in no repository at noTimelineAt: see fork.
+	noTimeline   pg.Timeline
+	noTimelineAt time.Time
 }
 
 type readyKey struct {

@@ -28,14 +28,16 @@ var errDest = errors.New("cannot write the file")
 //
 // For a standby, which asks again for as long as it is one, and for a history
 // file that the server has, an error of a repository is ErrNotArchived too, after
-// Options.StandbyPatience at the latest: see getForStandby.
+// Options.StandbyPatience at the latest: see getForStandby. For a standby, so is
+// the segment in which a newer timeline leaves the older one: see fork.
 func (a *Archive) Get(ctx context.Context, name, dest string) (string, error) {
-	return a.GetNotify(ctx, name, dest, nil)
+	return a.GetFor(ctx, filepath.Dir(dest), name, dest, nil)
 }
 
-// GetNotify is Get that calls arrived, if it is not nil, whenever bytes arrive,
-// possibly from several goroutines.
-func (a *Archive) GetNotify(ctx context.Context, name, dest string, arrived func()) (string, error) {
+// GetFor is Get for the server of a pg_wal where dest does not lie. It calls
+// arrived, if it is not nil, whenever bytes arrive, possibly from several
+// goroutines.
+func (a *Archive) GetFor(ctx context.Context, wal, name, dest string, arrived func()) (string, error) {
 	if pg.KindOf(name) == pg.FileUnknown {
 		return "", fmt.Errorf("get %q: not the name of a file that PostgreSQL archives", name)
 	}
@@ -50,11 +52,15 @@ func (a *Archive) GetNotify(ctx context.Context, name, dest string, arrived func
 		return "", fmt.Errorf("get %s: %w: timeline 1 has no history", name, ErrNotArchived)
 	}
 	var from string
+	order, _ := a.inOrder()
+	q := ask{id: id, name: name, dest: dest, order: order, hedge: a.opts.Hedge, arrived: arrived}
+	var end func()
+	q.permit, end = a.newFork(q, wal).begin(retry.Once(ctx))
+	defer end()
 	if forStandby(dest) || hasLocal(name, dest) {
-		from, err = a.getForStandby(ctx, ask{id: id, name: name, dest: dest, arrived: arrived})
+		from, err = a.getForStandby(ctx, q)
 	} else {
-		order, _ := a.inOrder()
-		from, err = a.race(ctx, ask{id: id, name: name, dest: dest, order: order, hedge: a.opts.Hedge, arrived: arrived})
+		from, err = a.race(ctx, q)
 	}
 	if err != nil {
 		return "", fmt.Errorf("get %s: %w", name, err)
@@ -122,6 +128,7 @@ type ask struct {
 	order      []int         // which repositories, by index
 	hedge      time.Duration // how long to wait for one before the next is asked too
 	arrived    func()        // called when bytes arrive; may be nil
+	permit     func() error  // asked when the file is there, before it is handed over
 }
 
 // attempt is one repository that is asked, and the outcome. err nil: d holds the
@@ -182,6 +189,10 @@ func (a *Archive) race(ctx context.Context, q ask) (string, error) {
 				}
 			}
 			a.report(q.name, from, failures)
+			if err := q.permit(); err != nil {
+				got.d.abandon()
+				return "", err
+			}
 			return from, got.d.commit()
 		case errors.Is(got.err, errDest):
 			return "", got.err

@@ -204,7 +204,7 @@ func (p *Prefetcher) fetch(ctx context.Context, name pg.SegmentName) (err error)
 	defer arriving.end() // after the file has its name
 	temp := p.s.path(string(name) + newEnd)
 	defer os.Remove(temp)
-	if _, err := p.a.GetNotify(ctx, string(name), temp, arriving.begin); err != nil {
+	if _, err := p.a.GetFor(ctx, p.r.WAL, string(name), temp, arriving.begin); err != nil {
 		return err
 	}
 	f, err := os.Open(temp)

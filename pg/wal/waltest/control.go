@@ -26,7 +26,19 @@ func Control(id pg.SystemID, state pg.ControlState, timeline pg.Timeline, size p
 	put(220, 131072)
 	put(224, 8192)
 	put(228, uint32(size))
-	put(288, crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
+	return sum(b)
+}
+
+// Recovered changes a pg_control to that of a standby which must replay up to
+// lsn on that timeline.
+func Recovered(b []byte, timeline pg.Timeline, lsn pg.LSN) []byte {
+	binary.LittleEndian.PutUint64(b[136:], uint64(lsn))
+	binary.LittleEndian.PutUint32(b[144:], uint32(timeline))
+	return sum(b)
+}
+
+func sum(b []byte) []byte {
+	binary.LittleEndian.PutUint32(b[288:], crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
 	return b
 }
 
