@@ -100,7 +100,7 @@ type link struct{ label, point string }
 // chain takes a full backup and backups on it, on a cluster that is worked on,
 // and then looks at each.
 func chain(t *testing.T, major int, seed uint64, source string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), max(15*time.Minute, *soak))
 	defer cancel()
 	rng := rand.New(rand.NewPCG(seed, uint64(major)))
 	w := newWorld(t, major, map[string]string{"wal_log_hints": []string{"on", "off"}[rng.IntN(2)], "archive_mode": "always"}, rng.IntN(2) == 0)
@@ -190,7 +190,16 @@ func (w *world) follow(t *testing.T) {
 
 // failover kills the primary, with or without WAL that the standby has not
 // received, and has the standby take over.
+//
+// No restore point lies together with a PREPARE TRANSACTION in the segment that
+// the new timeline begins in: at the end of recovery to such a point the server
+// reads the prepared transaction under the old timeline's name, which it has not
+// restored (twophase.c, XlogReadTwoPhaseData), and ends.
 func (w *world) failover(t *testing.T, ctx context.Context, rng *rand.Rand) {
+	if w.server.MustText(t, "select count(*) > 0 from pg_prepared_xacts") == "t" {
+		_, err := w.server.SwitchWAL(ctx)
+		require.NoError(t, err)
+	}
 	if rng.IntN(2) == 0 {
 		lsn, err := w.server.LSN(ctx)
 		require.NoError(t, err)
@@ -360,22 +369,25 @@ func (w *world) restore(t *testing.T, ctx context.Context, label, point string) 
 	// No session before the pages are compared: the first one on a promoted
 	// server sets hint bits and prunes catalogs, one server here, the other
 	// there, and with checksums or wal_log_hints that moves the pages' LSNs.
-	require.NoError(t, waitPromoted(ctx, dir))
+	require.NoError(t, waitPromoted(ctx, s))
 	require.NoError(t, s.Stop(ctx, postgres.Fast))
 	return s
 }
 
-// waitPromoted waits until the server of a data directory has left recovery,
-// as pg_control says it.
-func waitPromoted(ctx context.Context, dir string) error {
+// waitPromoted waits until a server has left recovery, as pg_control says it.
+func waitPromoted(ctx context.Context, s *postgres.Server) error {
 	for {
-		c, err := pg.ReadControl(dir)
+		running := s.Running()
+		c, err := pg.ReadControl(s.DataDir)
 		if err == nil && c.State == pg.StateProduction {
 			return nil
 		}
+		if !running {
+			return fmt.Errorf("the server of %s ended before it was promoted", s.DataDir)
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for promotion of %s: %w (%v)", dir, ctx.Err(), err)
+			return fmt.Errorf("wait for promotion of %s: %w (%v)", s.DataDir, ctx.Err(), err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
