@@ -46,7 +46,7 @@ drills:
   amcheck: %v
   checks:
     - {name: count, database: postgres, sql: %q}
-%s`, server.ConnInfo(), server.DataDir, scratch, filepath.Dir(server.Install.Path("postgres")), server.Install.Debian, check, repo)))
+%s`, server.ConnInfo(), server.DataDir, scratch, filepath.Dir(server.Install.Path("postgres")), server.Install.Path("pg_amcheck") != "", check, repo)))
 	}
 	configure("select count(*) between 1000 and 3000 from t")
 	site.Must(t, 3, "drill")

@@ -26,10 +26,8 @@ func TestDatabases(t *testing.T) {
 			defer cancel()
 			d := newShops(t, ctx, major)
 			t.Run("include", func(t *testing.T) { d.include(t, ctx) })
-			if d.server.Install.Debian { // the others come without pg_dump
-				t.Run("extract", func(t *testing.T) { d.extract(t, ctx) })
-				t.Run("extract again after a kill", func(t *testing.T) { d.killed(t, ctx) })
-			}
+			t.Run("extract", func(t *testing.T) { d.extract(t, ctx) })
+			t.Run("extract again after a kill", func(t *testing.T) { d.killed(t, ctx) })
 		})
 	}
 }

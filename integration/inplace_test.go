@@ -81,8 +81,8 @@ func inPlace(t *testing.T, ctx context.Context, major int) {
 	require.NoError(t, primary.Start(ctx))
 	require.NoError(t, primary.WaitFor(ctx, "select not pg_is_in_recovery()"))
 	require.Equal(t, "20002", primary.MustText(t, "select count(*)::text from t"))
-	if primary.Install.Debian {
-		_, err = env.Run(ctx, primary.Install.Path("pg_amcheck"), "--install-missing", "-h", "127.0.0.1", "-p", fmt.Sprint(primary.Port), "-U", "postgres", "-d", "postgres")
+	if amcheck := primary.Install.Path("pg_amcheck"); amcheck != "" {
+		_, err = env.Run(ctx, amcheck, "--install-missing", "-h", "127.0.0.1", "-p", fmt.Sprint(primary.Port), "-U", "postgres", "-d", "postgres")
 		require.NoError(t, err)
 	}
 

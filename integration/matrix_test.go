@@ -126,8 +126,8 @@ func (h *history) restore(t *testing.T, repo string, target ...string) *clone {
 	require.NoDirExists(t, dir, "a dry run touches nothing")
 	h.site.Must(t, 0, args...)
 
-	if h.server.Install.Debian {
-		_, err := h.env.Run(context.Background(), h.server.Install.Path("pg_verifybackup"), "-n", dir)
+	if verify := h.server.Install.Path("pg_verifybackup"); verify != "" {
+		_, err := h.env.Run(context.Background(), verify, "-n", dir)
 		require.NoError(t, err)
 	}
 	s, err := h.env.Open(dir, nil)
@@ -158,8 +158,8 @@ func (c *clone) expect(t *testing.T, ctx context.Context, rows map[string]int) {
 	var archive string
 	require.NoError(t, conn.QueryRow(ctx, "show archive_mode").Scan(&archive))
 	require.Equal(t, "off", archive, "a clone does not archive into its source's repositories")
-	if c.Install.Debian {
-		_, err := c.env.Run(ctx, c.Install.Path("pg_amcheck"), "--install-missing", "--all", "--parent-check", "--heapallindexed",
+	if amcheck := c.Install.Path("pg_amcheck"); amcheck != "" {
+		_, err := c.env.Run(ctx, amcheck, "--install-missing", "--all", "--parent-check", "--heapallindexed",
 			"--host", "127.0.0.1", "--port", fmt.Sprint(c.Port), "--username", "postgres")
 		require.NoError(t, err)
 	}
