@@ -1,16 +1,12 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,29 +24,10 @@ import (
 
 // runningAgent is a `walkeep agent` beside a server.
 type runningAgent struct {
+	*walkeep.Program
 	site   *walkeep.Site
 	pgdata string
 	socket string
-	cmd    *exec.Cmd
-	log    *lockedBuffer
-	done   chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // agentSite is a configuration of its own for a node: each has its own socket.
@@ -65,25 +42,16 @@ func agentSite(t *testing.T, env *postgres.Env, yaml string) (*walkeep.Site, str
 // startAgent starts an agent and waits until it has looked through pg_wal.
 func startAgent(t *testing.T, site *walkeep.Site, socket, pgdata string) *runningAgent {
 	t.Helper()
-	a := &runningAgent{site: site, pgdata: pgdata, socket: socket, log: &lockedBuffer{}, done: make(chan struct{})}
-	a.cmd = site.Command(context.Background(), "agent", "--pgdata", pgdata)
-	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
-	require.NoError(t, a.cmd.Start())
-	go func() { _ = a.cmd.Wait(); close(a.done) }()
-	t.Cleanup(func() {
-		a.kill(syscall.SIGKILL)
-		if t.Failed() {
-			t.Logf("agent of %s:\n%s", pgdata, a.log)
-		}
-	})
-	a.until(t, "a survey", func(s agent.Status) bool { return s.Surveyed != nil })
-	return a
+	return runAgent(t, site, socket, pgdata, "--pgdata", pgdata)
 }
 
-// kill ends the agent with a signal and waits.
-func (a *runningAgent) kill(signal syscall.Signal) {
-	_ = syscall.Kill(-a.cmd.Process.Pid, signal)
-	<-a.done
+// runAgent is startAgent with flags.
+func runAgent(t *testing.T, site *walkeep.Site, socket, pgdata string, flags ...string) *runningAgent {
+	t.Helper()
+	program := site.Start(t, "agent of "+pgdata, append([]string{"agent"}, flags...)...)
+	a := &runningAgent{Program: program, site: site, pgdata: pgdata, socket: socket}
+	a.until(t, "a survey", func(s agent.Status) bool { return s.Surveyed != nil })
+	return a
 }
 
 // status asks the agent.
@@ -110,11 +78,11 @@ func (a *runningAgent) until(t *testing.T, what string, ok func(agent.Status) bo
 			return s
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("wait for %s of the agent of %s: %v, %+v\n%s", what, a.pgdata, err, s, a.log)
+			t.Fatalf("wait for %s of the agent of %s: %v, %+v\n%s", what, a.pgdata, err, s, a.Log)
 		}
 		select {
-		case <-a.done:
-			t.Fatalf("the agent of %s ended\n%s", a.pgdata, a.log)
+		case <-a.Done:
+			t.Fatalf("the agent of %s ended\n%s", a.pgdata, a.Log)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -87,18 +86,7 @@ repos: [{name: repo1, filesystem: {path: %s}}]
 	// the server.
 	beside, err := walkeep.NewSite(env, config(p.ConnInfo(), p.DataDir, "", other, ""))
 	require.NoError(t, err)
-	a := &runningAgent{site: beside, pgdata: p.DataDir, socket: socket, log: &lockedBuffer{}, done: make(chan struct{})}
-	a.cmd = beside.Command(ctx, "agent")
-	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
-	require.NoError(t, a.cmd.Start())
-	go func() { _ = a.cmd.Wait(); close(a.done) }()
-	t.Cleanup(func() {
-		a.kill(syscall.SIGKILL)
-		if t.Failed() {
-			t.Logf("agent:\n%s", a.log)
-		}
-	})
-	a.until(t, "a survey", func(s agent.Status) bool { return s.Surveyed != nil })
+	runAgent(t, beside, socket, p.DataDir)
 	lose(names[1])
 	require.NoError(t, elsewhere.Configure(config("host=127.0.0.1 port=1 user=nobody", "/nonexistent/pgdata", ", agent: \"https://"+address+"\"", dir, "")))
 	r = elsewhere.Must(t, 0, "wal", "repair")

@@ -76,19 +76,7 @@ postgres: {nodes: [{name: pg-0, conninfo: "%s", pgdata: %s}]}
 	// On another machine: no data directory there.
 	elsewhere, err := walkeep.NewSite(env, yaml(p, "/nonexistent/pgdata", fmt.Sprintf("archive: {stream: true, stream-interval: 1s, stream-spool: %s}\n", env.TempDir(t, "spool"))))
 	require.NoError(t, err)
-	var log lockedBuffer
-	agent := elsewhere.Command(ctx, "agent", "--stream-only")
-	agent.Stdout, agent.Stderr = &log, &log
-	require.NoError(t, agent.Start())
-	ended := make(chan struct{})
-	go func() { _ = agent.Wait(); close(ended) }()
-	killAgent := func() { _ = syscall.Kill(-agent.Process.Pid, syscall.SIGKILL); <-ended }
-	t.Cleanup(func() {
-		killAgent()
-		if t.Failed() {
-			t.Logf("agent:\n%s", &log)
-		}
-	})
+	agent := elsewhere.Start(t, "agent", "agent", "--stream-only")
 
 	var rows acknowledged
 	writing := make(chan struct{})
@@ -110,7 +98,7 @@ postgres: {nodes: [{name: pg-0, conninfo: "%s", pgdata: %s}]}
 	certain := 200
 	require.NoError(t, p.Poll(ctx, "their storage", func() (bool, error) { return longest().ValidTo >= lsn, nil }))
 	time.Sleep(1500 * time.Millisecond) // into the middle of an interval
-	killAgent()
+	agent.Kill(syscall.SIGKILL)
 	died := time.Now()
 	require.NoError(t, p.Kill9())
 	<-writing

@@ -33,8 +33,8 @@ func holds(t *testing.T, c *Cluster, s *served) {
 	t.Helper()
 	host, err := os.Hostname()
 	require.NoError(t, err)
-	c.AwaitLease(t, namespace, account, s.name+" holds the Lease", func(holder string, _ int64) bool {
-		return strings.HasPrefix(holder, fmt.Sprintf("%s_%d_", host, s.pid))
+	c.AwaitLease(t, namespace, account, s.Name+" holds the Lease", func(holder string, _ int64) bool {
+		return strings.HasPrefix(holder, fmt.Sprintf("%s_%d_", host, s.PID()))
 	})
 }
 
@@ -51,7 +51,7 @@ func testLeader(t *testing.T, c *Cluster) {
 
 	// Killed.
 	killed := time.Now()
-	one.signal(syscall.SIGKILL)
+	one.Signal(syscall.SIGKILL)
 	second := two.leads(t, "the second leads")
 	t.Logf("a leader that was killed is replaced after %s", time.Since(killed).Round(100*time.Millisecond))
 	require.NotEqual(t, first, second)
@@ -61,12 +61,12 @@ func testLeader(t *testing.T, c *Cluster) {
 	three := w.serve(t, "three")
 	three.follows(t, second)
 	stopped := time.Now()
-	two.signal(syscall.SIGSTOP)
+	two.Signal(syscall.SIGSTOP)
 	third := three.leads(t, "the third leads")
 	t.Logf("a leader that was stopped is replaced after %s", time.Since(stopped).Round(100*time.Millisecond))
 	require.NotEqual(t, second, third)
 	holds(t, c, three)
-	two.signal(syscall.SIGCONT)
+	two.Signal(syscall.SIGCONT)
 	two.follows(t, third)
 	snap := three.until(t, "more runs", func(snap *api.Snapshot) bool { return snap.Leading && snap.Leader == third })
 	for range 3 {
@@ -79,14 +79,12 @@ func testLeader(t *testing.T, c *Cluster) {
 
 	// Terminated: at once, whatever the lease.
 	ended := time.Now()
-	three.signal(syscall.SIGTERM)
-	<-three.done
-	require.Zero(t, three.code)
+	three.Signal(syscall.SIGTERM)
+	three.Ends(t, 0, patience)
 	two.leads(t, "the second leads again")
 	t.Logf("a leader that was terminated is replaced after %s", time.Since(ended).Round(100*time.Millisecond))
-	two.signal(syscall.SIGTERM)
-	<-two.done
-	require.Zero(t, two.code)
+	two.Signal(syscall.SIGTERM)
+	two.Ends(t, 0, patience)
 	c.AwaitLease(t, namespace, account, "given back", Released)
 }
 
@@ -145,7 +143,7 @@ func testReviews(t *testing.T, c *Cluster) {
 		require.Equal(t, http.StatusUnauthorized, ask(token, http.MethodGet, "/v1/health"), what)
 	}
 	require.Equal(t, http.StatusOK, ask(staticToken, http.MethodGet, "/v1/health"), "a token of the file")
-	require.NotContains(t, s.log.String(), operator)
+	require.NotContains(t, s.Log.String(), operator)
 }
 
 // TestServerAway: an API server that is away stops nothing. Its answers are
@@ -182,7 +180,7 @@ func TestServerAway(t *testing.T) {
 
 	// And the leader dies.
 	killed := time.Now()
-	one.signal(syscall.SIGKILL)
+	one.Signal(syscall.SIGKILL)
 	second := two.leads(t, "the second leads, unelected")
 	t.Logf("without the API server, a leader that was killed is replaced after %s", time.Since(killed).Round(100*time.Millisecond))
 	require.NotEqual(t, first, second)

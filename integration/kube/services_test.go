@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,32 +58,10 @@ repos:
 	return w
 }
 
-// log is what a program says.
-type log struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // served is `walkeep serve` running in the background.
 type served struct {
-	name string
-	url  string
-	pid  int
-	log  *log
-	done chan struct{}
-	code int // how it ended, when done is closed
+	*walkeep.Program
+	url string
 }
 
 // serve starts a service and waits until it answers.
@@ -94,28 +70,10 @@ func (w *world) serve(t *testing.T, name string) *served {
 	address := "127.0.0.1:" + freePort()
 	site, err := walkeep.NewSite(w.env, string(bytes.ReplaceAll([]byte(w.config), []byte("ADDRESS"), []byte(address))))
 	require.NoError(t, err)
-	s := &served{name: name, url: "http://" + address, log: &log{}, done: make(chan struct{})}
-	cmd := site.Command(context.Background(), "serve")
-	cmd.Stdout, cmd.Stderr = s.log, s.log
-	require.NoError(t, cmd.Start())
-	s.pid = cmd.Process.Pid
-	go func() {
-		_ = cmd.Wait()
-		s.code = cmd.ProcessState.ExitCode()
-		close(s.done)
-	}()
-	t.Cleanup(func() {
-		s.signal(syscall.SIGKILL)
-		<-s.done
-		if t.Failed() {
-			t.Logf("%s:\n%s", name, s.log)
-		}
-	})
+	s := &served{Program: site.Start(t, name, "serve"), url: "http://" + address}
 	s.until(t, "a snapshot", func(*api.Snapshot) bool { return true })
 	return s
 }
-
-func (s *served) signal(sig syscall.Signal) { _ = syscall.Kill(-s.pid, sig) }
 
 func (s *served) ask(token, method, path string, body, into any) (int, error) {
 	var r io.Reader
@@ -157,8 +115,8 @@ func (s *served) until(t *testing.T, what string, ok func(*api.Snapshot) bool) *
 			}
 		}
 		select {
-		case <-s.done:
-			require.Fail(t, s.name+" has ended", what)
+		case <-s.Done:
+			require.Fail(t, s.Name+" has ended", what)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func TestAfternoon(t *testing.T) {
 
 	work(part(0.2))
 	has(leader, begun, "repo1", "repo2", "repo3")
-	require.NoError(t, leader.cmd.Process.Kill())
+	leader.Kill(syscall.SIGKILL)
 	other.until(t, "the other leads", func(s *api.Snapshot) bool { return s.Leading })
 	leader, other = other, serveAt(t, site, leader.url[len("http://"):])
 	at := time.Now()

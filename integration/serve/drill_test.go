@@ -77,7 +77,7 @@ repos:
 		section := strings.TrimSuffix(string(b), current)
 		current = text
 		require.NoError(t, site.Configure(section+text))
-		s.signal(syscall.SIGHUP)
+		s.Signal(syscall.SIGHUP)
 	}
 	configure(yaml(`drill: "*/2 * * * * *"`, "select count(*) = 99 from orders"))
 	snap = s.until(t, "a rehearsal that fails", func(s *api.Snapshot) bool { return problems(s) == "drill-failed repo1" })

@@ -50,7 +50,7 @@ func TestFailoverDuringBackup(t *testing.T) {
 		})
 		due := time.Now().UTC().Add(3 * time.Second).Truncate(time.Second)
 		require.NoError(t, site.Configure(head+quick(from, due.Format("5 4 15 2 1 *"))))
-		s.signal(syscall.SIGHUP)
+		s.Signal(syscall.SIGHUP)
 		of := func(s *api.Snapshot, attempt int) api.Run {
 			for _, r := range s.Runs {
 				if r.Kind == "full" && !r.Manual && r.Attempt >= attempt && !r.Due.Before(due) {
@@ -88,7 +88,7 @@ func TestFailoverDuringBackup(t *testing.T) {
 	w.addAgent(t)
 	w.startAgent(t, 2)
 	require.NoError(t, site.Configure(head+quick("standby", never)))
-	s.signal(syscall.SIGHUP)
+	s.Signal(syscall.SIGHUP)
 	run = interrupted("prefer-standby", "pg-2", func() {
 		require.NoError(t, w.servers[1].Stop(ctx, postgres.Immediate))
 		require.NoError(t, w.servers[2].Promote(ctx))

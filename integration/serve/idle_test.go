@@ -24,7 +24,7 @@ func TestIdle(t *testing.T) {
 	s, _ := serve(t, w.env, w.tokens, "rate-limit: 50", w.config(`, schedules: {full: "@daily"}`))
 	s.until(t, "a lead", func(s *api.Snapshot) bool { return s.Leading && len(s.Nodes) == 2 && s.Nodes[1].Agent.Up })
 	cpu := func() (ticks int) {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.PID()))
 		require.NoError(t, err)
 		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+2:]))
 		var user, system int
@@ -35,7 +35,7 @@ func TestIdle(t *testing.T) {
 	before, begun := cpu(), time.Now()
 	time.Sleep(*idle) // nothing else happens: that is what is measured
 	used, took := cpu()-before, time.Since(begun)
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
 	require.NoError(t, err)
 	kib := map[string]int{}
 	for line := range strings.Lines(string(b)) {

@@ -39,7 +39,7 @@ func TestLeaders(t *testing.T) {
 	// Killed.
 	run := one.backup(t, "repo2", "full")
 	one.until(t, "a backup under way", func(s *api.Snapshot) bool { return runOf(s, run.ID).CopiedBytes > 0 })
-	require.NoError(t, one.cmd.Process.Kill())
+	one.Kill(syscall.SIGKILL)
 	snap = two.until(t, "the backup adopted", func(s *api.Snapshot) bool {
 		return s.Leading && runOf(s, run.ID).State == api.Running && runOf(s, run.ID).CopiedBytes > 0
 	})
@@ -55,7 +55,7 @@ func TestLeaders(t *testing.T) {
 	run = two.backup(t, "repo2", "full")
 	two.until(t, "the backup under way", func(s *api.Snapshot) bool { return runOf(s, run.ID).Node != "" })
 	stopped := time.Now()
-	two.signal(syscall.SIGSTOP)
+	two.Signal(syscall.SIGSTOP)
 	snap = three.until(t, "another lead, and the end of the run", func(s *api.Snapshot) bool { return s.Leading && ended(s, run.ID) })
 	require.Equal(t, api.Done, runOf(snap, run.ID).State, runOf(snap, run.ID).Error)
 	third := snap.Leader
@@ -70,7 +70,7 @@ func TestLeaders(t *testing.T) {
 	}
 	three.until(t, "scheduled backups by the third", func(s *api.Snapshot) bool { return began(s) >= 2 })
 	before := began(three.until(t, "a snapshot", func(*api.Snapshot) bool { return true }))
-	two.signal(syscall.SIGCONT)
+	two.Signal(syscall.SIGCONT)
 	two.until(t, "that the second follows", func(s *api.Snapshot) bool { return !s.Leading && s.Leader == third })
 	three.until(t, "more by the third", func(s *api.Snapshot) bool { return s.Leading && began(s) >= before+3 })
 	for _, r := range w.requireOrder(t, 0) {
@@ -102,8 +102,8 @@ func TestLeaders(t *testing.T) {
 	// The agent dies: the run is lost, and says so.
 	run = three.backup(t, "repo2", "full")
 	three.until(t, "a backup under way", func(s *api.Snapshot) bool { return runOf(s, run.ID).CopiedBytes > 0 })
-	w.agents[1].signal(syscall.SIGKILL)
-	<-w.agents[1].done
+	w.agents[1].Signal(syscall.SIGKILL)
+	<-w.agents[1].Done
 	w.startAgent(t, 1)
 	snap = three.until(t, "the end of the run", func(s *api.Snapshot) bool { return ended(s, run.ID) })
 	require.Equal(t, api.Failed, runOf(snap, run.ID).State)
@@ -113,8 +113,8 @@ func TestLeaders(t *testing.T) {
 	three.until(t, "the agent", func(s *api.Snapshot) bool { return s.Nodes[1].Agent.Up })
 	run = three.backup(t, "repo2", "full")
 	three.until(t, "a backup under way", func(s *api.Snapshot) bool { return runOf(s, run.ID).CopiedBytes > 0 })
-	three.signal(syscall.SIGTERM)
-	three.ends(t, 0)
+	three.Signal(syscall.SIGTERM)
+	three.Ends(t, 0, patience)
 	snap = two.until(t, "the end under the second", func(s *api.Snapshot) bool { return s.Leading && ended(s, run.ID) })
 	require.Equal(t, api.Done, runOf(snap, run.ID).State, runOf(snap, run.ID).Error)
 	for _, r := range w.requireOrder(t, 1) {

@@ -67,7 +67,7 @@ repos:
 		section := string(b[:len(b)-len(current)])
 		current = text
 		require.NoError(t, site.Configure(section+text))
-		s.signal(syscall.SIGHUP)
+		s.Signal(syscall.SIGHUP)
 	}
 	configure(yaml(`full: "*/3 * * * * *", incremental: "* * * * * *"`))
 	s.until(t, "scheduled backups that replace the first", func(s *api.Snapshot) bool {
@@ -121,8 +121,8 @@ repos:
 
 	// SIGTERM during a run ends it, and gives the lead back.
 	s.backup(t, "repo2", "full")
-	s.signal(syscall.SIGTERM)
-	s.ends(t, 0)
+	s.Signal(syscall.SIGTERM)
+	s.Ends(t, 0, patience)
 	runs, err := open(t, two).Runs(ctx, time.Time{})
 	require.NoError(t, err)
 	for _, r := range runs {

@@ -10,11 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -38,63 +35,9 @@ func TestMain(m *testing.M) {
 // patience is how long anything may take on a machine that is busy.
 const patience = 3 * time.Minute
 
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// program is walkeep running in the background.
-type program struct {
-	name string
-	cmd  *exec.Cmd
-	log  *log
-	done chan struct{}
-}
-
-func start(t *testing.T, site *walkeep.Site, name string, args ...string) *program {
-	t.Helper()
-	p := &program{name: name, cmd: site.Command(context.Background(), args...), log: &log{}, done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	require.NoError(t, p.cmd.Start())
-	go func() { _ = p.cmd.Wait(); close(p.done) }()
-	t.Cleanup(func() {
-		p.signal(syscall.SIGKILL)
-		<-p.done
-		if t.Failed() {
-			t.Logf("%s:\n%s", name, p.log)
-		}
-	})
-	return p
-}
-
-func (p *program) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) }
-
-// ends waits for the program's end.
-func (p *program) ends(t *testing.T, code int) {
-	t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		require.Fail(t, p.name+" does not end")
-	}
-	require.Equal(t, code, p.cmd.ProcessState.ExitCode())
-}
-
 // served is a service with its address.
 type served struct {
-	*program
+	*walkeep.Program
 	url   string
 	token string
 }
@@ -129,7 +72,7 @@ func serve(t *testing.T, env *postgres.Env, tokens, more, yaml string) (*served,
 }
 
 func serveAt(t *testing.T, site *walkeep.Site, address string) *served {
-	s := &served{program: start(t, site, "serve on "+address, "serve"), url: "http://" + address, token: token}
+	s := &served{Program: site.Start(t, "serve on "+address, "serve"), url: "http://" + address, token: token}
 	s.until(t, "a snapshot", func(*api.Snapshot) bool { return true })
 	return s
 }
@@ -193,8 +136,8 @@ func (s *served) until(t *testing.T, what string, ok func(*api.Snapshot) bool) *
 			}
 		}
 		select {
-		case <-s.done:
-			require.Fail(t, s.name+" has ended", what)
+		case <-s.Done:
+			require.Fail(t, s.Name+" has ended", what)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

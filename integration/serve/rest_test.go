@@ -18,6 +18,7 @@ import (
 	"github.com/walkeep/walkeep/api"
 	"github.com/walkeep/walkeep/api/client"
 	"github.com/walkeep/walkeep/integration/postgres"
+	"github.com/walkeep/walkeep/integration/walkeep"
 	"github.com/walkeep/walkeep/internal/traces/tracestest"
 )
 
@@ -142,7 +143,7 @@ repos:
 
 	// Ctrl-C ends the looking, not the backup; a second one is in the way of it.
 	cmd := site.Command(ctx, remote("backup", "--repo", "repo2", "--type", "full")...)
-	looking := &log{}
+	looking := &walkeep.Log{}
 	cmd.Stderr = looking
 	var out bytes.Buffer
 	cmd.Stdout = &out
@@ -168,8 +169,8 @@ repos:
 	require.Empty(t, list)
 
 	// In order: streams end with the service.
-	s.signal(syscall.SIGTERM)
-	s.ends(t, 0)
+	s.Signal(syscall.SIGTERM)
+	s.Ends(t, 0, patience)
 	_, err = c.Health(ctx)
 	require.ErrorIs(t, err, client.ErrUnreachable)
 	requireTraces(t, collector, done)

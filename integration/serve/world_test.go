@@ -23,7 +23,7 @@ type world struct {
 	dirs     []string           // of repositories
 	servers  []*postgres.Server // pg-0, pg-1
 	sites    []*walkeep.Site    // of agents
-	agents   []*program
+	agents   []*walkeep.Program
 	address  []string // of agents
 	walrepos string   // repositories, for the helper too
 }
@@ -97,7 +97,7 @@ func (w *world) nodes(here, plain bool) string {
 
 func (w *world) startAgent(t *testing.T, i int) {
 	w.configureAgent(t, i)
-	p := start(t, w.sites[i], fmt.Sprintf("agent of pg-%d", i), "agent", "--node", fmt.Sprintf("pg-%d", i))
+	p := w.sites[i].Start(t, fmt.Sprintf("agent of pg-%d", i), "agent", "--node", fmt.Sprintf("pg-%d", i))
 	if i < len(w.agents) {
 		w.agents[i] = p
 	} else {
