@@ -35,7 +35,7 @@ func (b *bench) ready(ctx context.Context) error {
 		}
 		r := row{work: fmt.Sprintf("archiving %d ready segments, %s", len(segments), c), goal: "≥ 2.0, < 128 MiB"}
 		again := row{work: "push of an archived segment through the agent, " + c.String(), goal: "< 10 ms", onlyOurs: true, perRun: len(segments)}
-		err = alternate(ctx, b.rounds, &r, func() (sample, error) {
+		err = b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			first, second, err := b.throughAgent(ctx, segments)
 			again.ours = append(again.ours, second)
 			return first, err

@@ -15,6 +15,8 @@ type options struct {
 	scale, textRows, rounds, segments, files int
 	segmentsToReplay, readySegments          int
 	segmentsToOpen                           int
+	major                                    int
+	alone                                    bool
 	only                                     string
 }
 
@@ -64,9 +66,13 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 	if b.theirs, err = env.Mkdir("repo-pgbackrest"); err != nil {
 		return nil, err
 	}
-	if b.server, err = env.InitDB(ctx, postgres.Options{Major: postgres.DebianMajor, Checksums: true, NoFsync: true, Settings: map[string]string{
+	settings := map[string]string{
 		"shared_buffers": "512MB", "max_wal_size": "2GB", "synchronous_commit": "off", "archive_mode": "on", "archive_command": "true",
-	}}); err != nil {
+	}
+	if o.major >= 17 {
+		settings["summarize_wal"] = "on"
+	}
+	if b.server, err = env.InitDB(ctx, postgres.Options{Major: o.major, Checksums: true, NoFsync: true, Settings: settings}); err != nil {
 		return nil, err
 	}
 	if b.site, err = walkeep.NewSite(env, "cluster: bench\nrepos:\n"+
@@ -90,7 +96,11 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 func (b *bench) load(ctx context.Context) error {
 	begin := time.Now()
 	fmt.Fprintf(os.Stderr, "loading: pgbench scale %d, %d rows of text…\n", b.scale, b.textRows)
-	if _, err := b.env.Run(ctx, b.server.Install.Path("pgbench"), "-i", "-q", "-s", fmt.Sprint(b.scale), "-d", b.server.ConnInfo()); err != nil {
+	debian, err := postgres.Debian()
+	if err != nil {
+		return err
+	}
+	if _, err := b.env.Run(ctx, debian.Path("pgbench"), "-i", "-q", "-s", fmt.Sprint(b.scale), "-d", b.server.ConnInfo()); err != nil {
 		return err
 	}
 	for _, sql := range []string{
@@ -157,6 +167,9 @@ pg1-socket-path=%s
 	}
 	if err := b.server.Reload(ctx); err != nil {
 		return err
+	}
+	if b.alone {
+		return nil
 	}
 	_, err := b.pgbackrest(ctx, "stanza-create")
 	return err

@@ -28,8 +28,10 @@ func (b *bench) deltas(ctx context.Context) error {
 	if _, err := b.walkeep(ctx, "restore", "--repo", "repo1", "--pgdata", ours); err != nil {
 		return err
 	}
-	if _, err := b.pgbackrest(ctx, "--pg1-path="+theirs, "restore"); err != nil {
-		return err
+	if !b.alone {
+		if _, err := b.pgbackrest(ctx, "--pg1-path="+theirs, "restore"); err != nil {
+			return err
+		}
 	}
 	for _, c := range []struct {
 		what string
@@ -37,7 +39,7 @@ func (b *bench) deltas(ctx context.Context) error {
 	}{{"nothing changed", 0}, {"1 % of the pages changed", 0.01}} {
 		seed := uint64(0)
 		r := row{work: "restore in place, " + c.what, goal: "≥ 2.0"}
-		err := alternate(ctx, b.rounds, &r, func() (sample, error) {
+		err := b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			seed++ // the same pages in both
 			if err := changePages(ours, c.part, seed); err != nil {
 				return sample{}, err
@@ -115,7 +117,7 @@ func (b *bench) opens(ctx context.Context) error {
 		return err
 	}
 	r := row{work: fmt.Sprintf("from the command to open for writing, %d segments", b.segmentsToOpen), goal: "> 1.0"}
-	err = alternate(ctx, b.rounds, &r, func() (sample, error) {
+	err = b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 		return b.open(ctx, func(dir string) (sample, error) {
 			return b.walkeep(ctx, "restore", "--repo", "repo1", "--pgdata", dir)
 		})

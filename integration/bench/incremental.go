@@ -11,9 +11,14 @@ const scatteredUpdates = 8000
 // incrementals measures incremental backups after scattered updates, on each
 // rung of change detection that this server has. Full backups are there.
 func (b *bench) incrementals(ctx context.Context) error {
-	for _, rung := range []struct{ detect, goal string }{{"changes", "≥ 10"}, {"scan", "≥ 3"}} {
+	type rung struct{ detect, goal string }
+	rungs := []rung{{"changes", "≥ 10"}, {"scan", "≥ 3"}}
+	if b.major >= 17 {
+		rungs = append(rungs, rung{"summaries", "≥ 10"})
+	}
+	for _, rung := range rungs {
 		r := row{work: "incremental after 8000 updates, by " + rung.detect, goal: rung.goal}
-		err := alternate(ctx, b.rounds, &r, func() (sample, error) {
+		err := b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			if err := b.server.Exec(ctx, `update pgbench_accounts set abalance = abalance + 1
 				where aid in (select 1 + (random() * (select max(aid) - 1 from pgbench_accounts))::int from generate_series(1, $1))`, scatteredUpdates); err != nil {
 				return sample{}, err

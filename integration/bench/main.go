@@ -18,6 +18,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/walkeep/walkeep/integration/postgres"
 	"github.com/walkeep/walkeep/integration/walkeep"
 )
 
@@ -31,8 +32,11 @@ func main() {
 	flag.IntVar(&o.files, "files", 1_000_000, "small files for the memory measurement; 0 leaves it out")
 	flag.IntVar(&o.segmentsToReplay, "replay", 200, "WAL segments that recovery replays; 0 leaves it out")
 	flag.IntVar(&o.segmentsToOpen, "open", 100, "WAL segments behind the backup when a restore is timed until the server is open; 0 leaves it out")
+	flag.BoolVar(&o.alone, "alone", false, "without pgBackRest: for sizes and versions that it is not compared at")
+	flag.IntVar(&o.major, "major", postgres.DebianMajor, "version of PostgreSQL; pgBackRest 2.45 knows up to 15, and is left out of others")
 	flag.StringVar(&o.only, "only", "", "only these measurements, such as restores,replay (default: all)")
 	flag.Parse()
+	o.alone = o.alone || o.major != postgres.DebianMajor
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	defer walkeep.Clean()

@@ -32,11 +32,14 @@ type row struct {
 
 func (r row) String() string {
 	a := median(r.ours)
-	if r.onlyOurs {
-		return fmt.Sprintf("%s\t%s\t\t\t%s\t%s\t", r.work, r.each(a), r.goal, bytesText(a.rss))
+	stored := ""
+	if r.onlyOurs || len(r.theirs) == 0 {
+		if a.stored > 0 {
+			stored = bytesText(a.stored)
+		}
+		return fmt.Sprintf("%s\t%s\t\t\t%s\t%s\t%s", r.work, r.each(a), r.goal, bytesText(a.rss), stored)
 	}
 	b := median(r.theirs)
-	stored := ""
 	if a.stored > 0 {
 		stored = bytesText(a.stored) + " / " + bytesText(b.stored)
 	}
@@ -104,7 +107,10 @@ func dirSize(dir string) (total int64, err error) {
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // alternate lets two programs take turns.
-func alternate(ctx context.Context, rounds int, r *row, ours, theirs func() (sample, error)) error {
+func (b *bench) alternate(ctx context.Context, rounds int, r *row, ours, theirs func() (sample, error)) error {
+	if b.alone {
+		theirs = nil
+	}
 	for range rounds {
 		for _, turn := range []struct {
 			f  func() (sample, error)

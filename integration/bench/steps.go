@@ -20,7 +20,7 @@ func (b *bench) fulls(ctx context.Context) error {
 			return err
 		}
 		r := row{work: "full backup, " + c.String(), goal: "≥ " + c.goal}
-		err := alternate(ctx, b.rounds, &r, func() (sample, error) {
+		err := b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			before, err := dirSize(b.ours)
 			if err != nil {
 				return sample{}, err
@@ -62,7 +62,7 @@ func (b *bench) restores(ctx context.Context) error {
 			return f(dir)
 		}
 	}
-	err := alternate(ctx, b.rounds, &r, into(func(dir string) (sample, error) {
+	err := b.alternate(ctx, b.rounds, &r, into(func(dir string) (sample, error) {
 		return b.walkeep(ctx, "restore", "--repo", "repo1", "--pgdata", dir)
 	}), into(func(dir string) (sample, error) {
 		return b.pgbackrest(ctx, "--pg1-path="+dir, "restore")
@@ -95,7 +95,7 @@ func (b *bench) pushes(ctx context.Context) error {
 			return err
 		}
 		r := row{work: "push of one segment, " + c.String(), goal: "≥ 1.0", perRun: len(segments)}
-		err := alternate(ctx, b.rounds, &r, func() (sample, error) {
+		err := b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			return b.pushAll(segments, b.ours, func(path string) (sample, error) {
 				return timed(b.env.Command(ctx, b.site.Programs.WAL(), "--config", b.site.Config, "push", path))
 			})
@@ -109,7 +109,7 @@ func (b *bench) pushes(ctx context.Context) error {
 		}
 		b.add(r)
 		again := row{work: "push of an archived segment, " + c.String(), perRun: len(segments)}
-		if err := alternate(ctx, 1, &again, func() (sample, error) {
+		if err := b.alternate(ctx, 1, &again, func() (sample, error) {
 			return b.pushAll(segments, "", func(path string) (sample, error) {
 				return timed(b.env.Command(ctx, b.site.Programs.WAL(), "--config", b.site.Config, "push", path))
 			})
@@ -183,7 +183,7 @@ func (b *bench) makeSegments(ctx context.Context, n int) ([]string, error) {
 func (b *bench) start(ctx context.Context) error {
 	const runs = 50
 	r := row{work: "walkeep-wal, nothing to do", goal: "< 15 ms", onlyOurs: true, perRun: runs}
-	err := alternate(ctx, b.rounds, &r, func() (total sample, err error) {
+	err := b.alternate(ctx, b.rounds, &r, func() (total sample, err error) {
 		for range runs {
 			s, err := timed(b.env.Command(ctx, b.site.Programs.WAL(), "--version"))
 			if err != nil {
@@ -217,7 +217,7 @@ func (b *bench) manyFiles(ctx context.Context) error {
 		return err
 	}
 	r := row{work: fmt.Sprintf("full backup with %d small files more", b.files), goal: "RSS < 256 MiB"}
-	err := alternate(ctx, 1, &r, func() (sample, error) {
+	err := b.alternate(ctx, 1, &r, func() (sample, error) {
 		return b.walkeep(ctx, "backup", "--repo", "repo1", "--type", "full")
 	}, func() (sample, error) {
 		return b.pgbackrest(ctx, "--type=full", "backup")
