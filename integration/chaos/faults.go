@@ -166,7 +166,8 @@ const patience = 75 * time.Second
 
 // healthy waits until all nodes follow the leader. A replica that does not find
 // its way is shown, counted, and made anew: what the archive is worth is judged
-// all the same.
+// all the same. One that is busy with the archive and never finds it to end, so
+// that it never streams, follows all the same.
 func (w *world) healthy(ctx context.Context) (*patroni.Node, error) {
 	short, cancel := context.WithTimeout(ctx, patience)
 	leader, err := w.cluster.WaitHealthy(short)
@@ -181,17 +182,38 @@ func (w *world) healthy(ctx context.Context) (*patroni.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	again := false
 	for _, n := range w.replicas(leader) {
 		if strings.Contains(streaming, n.Name) {
 			continue
 		}
+		if w.near(ctx, n, leader) {
+			w.logf("%s follows %s by the archive alone", n.Name, leader.Name)
+			continue
+		}
+		again = true
 		w.stuck = append(w.stuck, n.Name+" did not follow and was made anew")
 		w.logf("%s does not follow %s:\n%s", n.Name, leader.Name, n.Log(40))
 		if err := w.cluster.Reinitialize(ctx, n); err != nil {
 			return nil, fmt.Errorf("make %s anew: %w", n.Name, err)
 		}
 	}
-	return w.cluster.WaitHealthy(ctx)
+	if !again {
+		return leader, nil
+	}
+	return w.healthy(ctx)
+}
+
+// near reports whether a replica is at most some segments behind a leader that
+// has been writing for as long as we were patient.
+func (w *world) near(ctx context.Context, n, leader *patroni.Node) bool {
+	const segments = 32
+	lsn, err := leader.Text(ctx, "select pg_current_wal_lsn()::text")
+	if err != nil {
+		return false
+	}
+	near, err := n.Text(ctx, fmt.Sprintf("select (pg_wal_lsn_diff('%s', pg_last_wal_replay_lsn()) between 0 and %d)::text", lsn, segments*int64(segmentSize)))
+	return err == nil && near == "true"
 }
 
 func (w *world) revive(n *patroni.Node) error {
