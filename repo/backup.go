@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ type BackupWriter struct {
 	known  map[packName]int // packs of other backups, by id
 	stored []string         // keys of packs that are stored
 	size   int64            // their bytes
-	active []uploading      // every pack that began to upload
+	active []uploading      // the packs that are uploading
 
 	copied  bool     // it is a copy of a backup in another repository
 	journal *journal // nil: none
@@ -217,6 +218,14 @@ func (b *BackupWriter) packStarted(u uploading) error {
 	}
 	b.active = append(b.active, u)
 	return nil
+}
+
+// packEnded forgets an upload, and with it the memory of its pipe: a backup has
+// any number of packs.
+func (b *BackupWriter) packEnded(p *pipe) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.active = slices.DeleteFunc(b.active, func(u uploading) bool { return u.pipe == p })
 }
 
 func (b *BackupWriter) packStored(key string, ref PackRef) {
@@ -429,7 +438,10 @@ func (b *BackupWriter) sameManifest(ctx context.Context, key string, want Manife
 
 // endUploads ends the uploads that still run.
 func (b *BackupWriter) endUploads() {
-	for _, u := range b.active { // no more come after finish
+	b.mu.Lock()
+	active := slices.Clone(b.active) // no more come after finish
+	b.mu.Unlock()
+	for _, u := range active {
 		u.pipe.closeWrite(errAborted)
 		<-u.done
 	}

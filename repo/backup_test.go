@@ -218,6 +218,25 @@ func TestAbortOpenPack(t *testing.T) {
 	require.Equal(t, before, contents(t, store))
 }
 
+// However many packs a backup has, it keeps nothing of those that are stored but
+// their places.
+func TestStoredPacksAreForgotten(t *testing.T) {
+	ctx := context.Background()
+	e := testEpoch(t, testRepo(t, newMemory(), nil, codec.Codec{}))
+	b, err := e.CreateBackup(ctx, testLabel)
+	require.NoError(t, err)
+	for range 20 {
+		p, err := b.NewPack(ctx)
+		require.NoError(t, err)
+		_, err = p.Append([]byte("x"))
+		require.NoError(t, err)
+		require.Len(t, b.active, 1)
+		require.NoError(t, p.Close())
+		require.Empty(t, b.active)
+	}
+	require.NoError(t, b.Abort(ctx))
+}
+
 // Two that took the same label: one wins, the other harms nothing.
 func TestRacingBackups(t *testing.T) {
 	ctx := context.Background()

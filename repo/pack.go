@@ -97,6 +97,7 @@ func (p *PackWriter) start() error {
 	})
 	go func() {
 		defer close(p.done)
+		defer p.b.packEnded(pipe)
 		defer stop()
 		p.err = p.upload()
 		p.pipe.closeRead(cmp.Or(p.err, errors.New("the store took it before its end")))

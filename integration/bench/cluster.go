@@ -204,7 +204,12 @@ func empty(dir string) error {
 		return err
 	}
 	for _, n := range names {
-		if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+		err := os.RemoveAll(filepath.Join(dir, n.Name()))
+		for tries := 0; err != nil && tries < 20; tries++ { // the server is archiving into it
+			time.Sleep(100 * time.Millisecond)
+			err = os.RemoveAll(filepath.Join(dir, n.Name()))
+		}
+		if err != nil {
 			return err
 		}
 	}
