@@ -227,6 +227,7 @@ func (q *queue) note(e *entry, p *place, outcome archive.Outcome, err error, rep
 			p.conflict = true
 		case outcome == archive.Present:
 			q.counters.Deduplicated++
+		case outcome == archive.Nothing:
 		case repaired:
 			q.counters.Repaired++
 		default:

@@ -63,6 +63,8 @@ func (l *local) examine(kind pg.FileKind, r *repo.Repository) error {
 func (l *local) examineSegment(name pg.SegmentName, kind pg.FileKind, into *repo.Repository) error {
 	r, err := l.walk(name, into)
 	switch {
+	case err != nil && l.leftover(name, err):
+		return leftoverError(name, err)
 	case errors.Is(err, wal.ErrNotWAL), errors.Is(err, wal.ErrWrongPage),
 		errors.As(err, new(*wal.OtherClusterError)), errors.As(err, new(*wal.DamagedError)):
 		return &RefusedError{File: l.path, Err: err}

@@ -24,10 +24,15 @@ const (
 	// Conflict: other content has the name, or another timeline the number.
 	// The file is durable, beside it, and people must look: see [ConflictError].
 	Conflict
+	// Nothing to store: a file that the server made for later use under a timeline
+	// that it has left since.
+	Nothing
 )
 
 // String is the outcome in one word.
-func (o Outcome) String() string { return [...]string{"failed", "stored", "present", "conflict"}[o] }
+func (o Outcome) String() string {
+	return [...]string{"failed", "stored", "present", "conflict", "nothing"}[o]
+}
 
 // RepoResult is the outcome in one repository.
 type RepoResult struct {
@@ -147,7 +152,10 @@ func (a *Archive) pushTo(ctx context.Context, i int, f *File) (Outcome, *Conflic
 	default:
 		return Failed, nil, err
 	}
-	if err := f.examine(lacks); err != nil {
+	if err := f.examine(lacks); errors.Is(err, errLeftover) {
+		a.opts.Log.Info("not stored", zap.String("repo", a.opts.Repos[i].Name()), zap.Error(err))
+		return Nothing, nil, nil
+	} else if err != nil {
 		return Failed, nil, err
 	}
 	l := f.l

@@ -52,6 +52,49 @@ func TestRefused(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+// A file that the server made for later use under a timeline that it has left
+// since is handed over by its archiver in the end. There is nothing to store, and
+// an error would stop the archiver for ever. If the timeline should have written
+// the segment, it is refused.
+func TestLeftover(t *testing.T) {
+	_, old := segment() // segment 3 of timeline 1
+	const name = "00000002000000000000000A"
+	for what, c := range map[string]struct {
+		timeline pg.Timeline // of the server
+		history  string      // of that timeline
+		content  []byte
+		refused  bool
+	}{
+		"recycled":                   {3, "1\t0/300000\twhy\n2\t0/800000\twhy\n", old, false},
+		"zeroes":                     {3, "1\t0/300000\twhy\n2\t0/800000\twhy\n", make([]byte, 1<<20), false},
+		"left at its beginning":      {3, "1\t0/300000\twhy\n2\t0/A00000\twhy\n", old, false},
+		"not an ancestor":            {3, "1\t0/300000\twhy\n", old, false},
+		"left in it":                 {3, "1\t0/300000\twhy\n2\t0/A00001\twhy\n", old, true},
+		"left later":                 {3, "1\t0/300000\twhy\n2\t0/F00000\twhy\n", old, true},
+		"no history":                 {3, "", old, true},
+		"the timeline of the server": {2, "1\t0/300000\twhy\n", old, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			n := newNode(t, cluster, pg.StateProduction)
+			require.NoError(t, waltest.WriteControl(n.dir, waltest.Control(cluster, pg.StateProduction, c.timeline, 1<<20)))
+			if c.history != "" {
+				n.file(t, pg.HistoryName(c.timeline), []byte(c.history))
+			}
+			store := faulty.New(memory.New())
+			r, err := newArchive(t, archive.Options{}, store).Push(ctx, n.file(t, name, c.content))
+			if c.refused {
+				require.ErrorIs(t, err, archive.ErrRefused)
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, []archive.Outcome{archive.Nothing}, outcomes(r))
+			}
+			for _, call := range store.Calls() {
+				require.Equal(t, faulty.Get, call.Op, "nothing is written")
+			}
+		})
+	}
+}
+
 // A repository that holds one cluster does not take another's WAL, however
 // sure the other is of itself.
 func TestOtherClusterInRepository(t *testing.T) {
