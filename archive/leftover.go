@@ -25,9 +25,10 @@ var errLeftover = errors.New("nothing of its timeline is in it")
 // would be given for ever, and end all archiving there.
 //
 // There is nothing to archive in them, and nothing is missed: by the server's own
-// history, the path of its timeline does not lead through the segment on that
-// timeline. If it does, or that history cannot be read, the file should have been
-// written, and is refused.
+// history, recovery reads that segment on another timeline. That is so, too, where
+// the timeline was left in the segment: the next one's file begins with what the
+// old one had of it. If recovery reads it on this timeline, or the history cannot
+// be read, the file should have been written, and is refused.
 func (l *local) leftover(name pg.SegmentName, why error) bool {
 	if !errors.Is(why, wal.ErrWrongPage) && !errors.Is(why, wal.ErrNotWAL) || l.control == nil {
 		return false
@@ -45,10 +46,9 @@ func (l *local) leftover(name pg.SegmentName, why error) bool {
 	if err != nil {
 		return false
 	}
-	start := l.control.SegmentSize.Start(n)
-	end := start + pg.LSN(l.control.SegmentSize)
-	for _, span := range h.Path() {
-		if span.Timeline == name.Timeline() && span.From < end && start < span.To {
+	end := l.control.SegmentSize.Start(n) + pg.LSN(l.control.SegmentSize)
+	for _, span := range h.Path() { // the one that the segment's last byte lies on
+		if span.Timeline == name.Timeline() && span.From < end && end <= span.To {
 			return false
 		}
 	}
