@@ -15,11 +15,15 @@ programs="pg_dump pg_restore psql pg_amcheck pg_verifybackup"
 [ -x "$cache/$major/bin/pg_verifybackup" ] && exit 0
 command -v apt-get >/dev/null || { echo "no apt-get here: put $programs of PostgreSQL $major into $cache/$major/bin" >&2; exit 1; }
 
+# The mirror that this machine uses.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
+[ -n "$mirror" ] || { echo "no Debian mirror is configured here: put $programs of PostgreSQL $major into $cache/$major/bin" >&2; exit 1; }
+
 work=$(mktemp -d "$cache/client.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/root"
-echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$work/sources.list"
+echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
 # An apt that knows of no installed package fetches all that the programs need.
 apt() {
     apt-get -qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
