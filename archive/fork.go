@@ -121,24 +121,13 @@ func (f *fork) followsLatest() bool {
 // is none.
 func (f *fork) newest(ctx context.Context, t pg.Timeline) (newest pg.History) {
 	// The server keeps the history of the timeline that it aims at in pg_wal.
-	names, _ := filepath.Glob(filepath.Join(f.wal, "*.history"))
-	for _, path := range names {
-		name := filepath.Base(path)
-		if pg.KindOf(name) != pg.FileHistory {
-			continue
-		}
-		n, err := pg.ParseTimeline(name[:8])
-		if err != nil || n <= t || n <= newest.Timeline {
-			continue
-		}
-		if b, err := os.ReadFile(path); err == nil {
-			if h, err := pg.ParseHistory(n, b); err == nil {
-				newest = h
-			}
+	for _, h := range LocalHistories(f.wal) {
+		if h.Timeline > max(t, newest.Timeline) {
+			newest = h
 		}
 	}
 	for n := max(t, newest.Timeline) + 1; !f.a.probedLately(n); n++ {
-		h, err := f.a.history(ctx, f.q, n)
+		h, err := f.a.history(ctx, f.q.id, n)
 		if err != nil {
 			if errors.Is(err, ErrNotArchived) {
 				f.a.probed(n)
@@ -152,9 +141,32 @@ func (f *fork) newest(ctx context.Context, t pg.Timeline) (newest pg.History) {
 	return newest
 }
 
+// LocalHistories are the history files in a pg_wal that can be read.
+func LocalHistories(wal string) (all []pg.History) {
+	names, _ := filepath.Glob(filepath.Join(wal, "*.history"))
+	for _, path := range names {
+		name := filepath.Base(path)
+		if pg.KindOf(name) != pg.FileHistory {
+			continue
+		}
+		t, err := pg.ParseTimeline(name[:8])
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if h, err := pg.ParseHistory(t, b); err == nil {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
 // history reads the history file of a timeline from the first repository that
 // yields it. ErrNotArchived: certainly in none of those that are well.
-func (a *Archive) history(ctx context.Context, q ask, t pg.Timeline) (pg.History, error) {
+func (a *Archive) history(ctx context.Context, id pg.SystemID, t pg.Timeline) (pg.History, error) {
 	order, well := a.inOrder()
 	type answer struct {
 		h   pg.History
@@ -167,7 +179,7 @@ func (a *Archive) history(ctx context.Context, q ask, t pg.Timeline) (pg.History
 	for _, i := range order[:well] {
 		all.Go(func() {
 			var b bytes.Buffer
-			_, err := a.epoch(i, q.id).GetWAL(ctx, repo.WALName{Kind: pg.FileHistory, Name: pg.HistoryName(t)}, &b)
+			_, err := a.epoch(i, id).GetWAL(ctx, repo.WALName{Kind: pg.FileHistory, Name: pg.HistoryName(t)}, &b)
 			var h pg.History
 			if err == nil {
 				h, err = pg.ParseHistory(t, b.Bytes())

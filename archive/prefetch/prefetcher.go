@@ -129,7 +129,7 @@ func (p *Prefetcher) follow() error {
 	back := p.asked != "" && backwards(p.asked, asked, p.r.Segment)
 	p.asked, p.askedAt, p.stuck, p.plan = asked, at, false, nil
 	if !back {
-		p.plan = following(asked, p.r.Segment, p.r.histories(), p.r.depth(p.opts))
+		p.plan = following(asked, p.r.Segment, archive.LocalHistories(p.r.WAL), p.r.depth(p.opts))
 	}
 	ready, _, err := p.s.entries()
 	if err != nil {

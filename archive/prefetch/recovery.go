@@ -90,30 +90,3 @@ func (r *Recovery) over() bool {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	return !ok || uint64(sys.Dev) != r.device || sys.Ino != r.inode
 }
-
-// histories are the timelines whose history files recovery keeps in pg_wal.
-func (r *Recovery) histories() []pg.History {
-	names, err := filepath.Glob(filepath.Join(r.WAL, "*.history"))
-	if err != nil {
-		return nil
-	}
-	var all []pg.History
-	for _, path := range names {
-		name := filepath.Base(path)
-		if pg.KindOf(name) != pg.FileHistory {
-			continue
-		}
-		t, err := pg.ParseTimeline(name[:8])
-		if err != nil {
-			continue
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		if h, err := pg.ParseHistory(t, b); err == nil {
-			all = append(all, h)
-		}
-	}
-	return all
-}
