@@ -143,8 +143,10 @@ func (r *run) writeControl(ctx context.Context) error {
 	out.entry.Path = half
 	b := &batch{pack: r.manifest.Packs()[r.control.chunk.Pack], items: []item{*r.control}}
 	b.end = r.control.chunk.Offset + int64(r.control.chunk.Stored)
-	w := newWorker(r)
-	if err := w.batch(ctx, b); err != nil {
+	batches := make(chan *batch, 1)
+	batches <- b
+	close(batches)
+	if err := newWorker(r).run(ctx, batches); err != nil {
 		return err
 	}
 	root := r.places[""].root

@@ -8,34 +8,74 @@ import (
 	"io"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/codec"
 )
 
-// worker fetches batches and writes what is in them. It has its own buffers:
-// about 2.5 MiB.
+// worker fetches and decodes batches, and has them written by a goroutine of
+// its own, so that processor and disk work at the same time. It has its own
+// buffers: about 4.5 MiB.
 type worker struct {
 	r        *run
 	packs    *packCache
 	progress Progress
 
 	dec   *codec.Decoder
-	plain []byte
+	plain []byte // where the next chunk is decoded
 	frame []byte
 	in    *bufio.Reader
+
+	free    chan []byte // buffers of repo.MaxChunk that nobody uses
+	decoded chan chunkData
 }
 
+// chunkData is a decoded chunk on its way to the writer. The data is in the
+// buffer, or of its own.
+type chunkData struct {
+	it     *item
+	data   []byte
+	buffer []byte
+}
+
+// writeBuffers is how many chunks a worker holds: one being decoded, one being
+// written, one between them.
+const writeBuffers = 3
+
 func newWorker(r *run) *worker {
-	return &worker{
+	w := &worker{
 		r: r, packs: r.packs, progress: r.opts.Progress,
-		dec:   codec.NewDecoder(),
-		plain: alignedBuffer(repo.MaxChunk),
-		in:    bufio.NewReaderSize(nil, 128<<10),
+		dec:  codec.NewDecoder(),
+		in:   bufio.NewReaderSize(nil, 128<<10),
+		free: make(chan []byte, writeBuffers), decoded: make(chan chunkData, writeBuffers),
 	}
+	for range writeBuffers {
+		w.free <- alignedBuffer(repo.MaxChunk)
+	}
+	return w
 }
 
 // run works off batches until there are no more, or ctx ends.
 func (w *worker) run(ctx context.Context, batches <-chan *batch) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(w.decoded)
+		return w.decodeAll(ctx, batches)
+	})
+	g.Go(func() error {
+		for c := range w.decoded {
+			if err := w.write(ctx, c.it, c.data); err != nil {
+				return err
+			}
+			w.free <- c.buffer
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (w *worker) decodeAll(ctx context.Context, batches <-chan *batch) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -51,6 +91,8 @@ func (w *worker) run(ctx context.Context, batches <-chan *batch) error {
 	}
 }
 
+// batch decodes a batch's chunks for the writer. decoded has room for all
+// buffers that there are.
 func (w *worker) batch(ctx context.Context, b *batch) (err error) {
 	src := &packSource{cache: w.packs, ref: b.pack, end: b.end}
 	defer src.close()
@@ -62,13 +104,16 @@ func (w *worker) batch(ctx context.Context, b *batch) (err error) {
 			}
 			continue
 		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case w.plain = <-w.free:
+		}
 		data, err := w.fetch(ctx, src, it)
 		if err != nil {
 			return err
 		}
-		if err := w.write(ctx, it, data); err != nil {
-			return err
-		}
+		w.decoded <- chunkData{it, data, w.plain}
 	}
 	return nil
 }
