@@ -167,7 +167,12 @@ func (u *unarchived) in(dir string) (segments []Unarchived, histories []string, 
 		name := e.Name()
 		switch pg.KindOf(name) {
 		case pg.FileHistory:
-			if t, _ := pg.ParseTimeline(strings.TrimSuffix(name, ".history")); !u.hasHistory(t) {
+			st, err := e.Info()
+			if err != nil {
+				return nil, nil, fmt.Errorf("look for WAL that is not archived: %w", err)
+			}
+			// Nothing is lost with an empty one, as a failed pg_rewind leaves it.
+			if t, _ := pg.ParseTimeline(strings.TrimSuffix(name, ".history")); st.Size() > 0 && !u.hasHistory(t) {
 				histories = append(histories, name)
 			}
 		case pg.FileSegment:

@@ -68,6 +68,7 @@ func TestDeltaRefusesToLoseWAL(t *testing.T) {
 	}
 	fill()
 	put("00000002.history", []byte("1\t0/400000\tno recovery target specified\n"))
+	put("00000003.history", nil) // pg_rewind died here
 	other := newSynthetic(t, nil)
 	plan := func() *Plan {
 		pl := p.s.plan(p.sum)

@@ -27,7 +27,8 @@ says. It may be pushed from several nodes, and again. For archive_command:
 
 Of a directory, such as the pg_wal of a server that crashed, all is archived that
 the server had begun to write there. A segment that is not complete is kept as a
-partial one, which walkeep restore --use-partial can use.`,
+partial one, which walkeep restore --use-partial can use. Empty files, as a failed
+pg_rewind leaves them, are passed over.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			quitQuietly()
@@ -79,7 +80,11 @@ func filesOfWAL(args []string) (paths []string, directory bool, err error) {
 			path := filepath.Join(arg, e.Name())
 			switch pg.KindOf(e.Name()) {
 			case pg.FileHistory:
-				paths = append(paths, path)
+				// A pg_rewind that failed half way leaves empty ones: it had
+				// made room for the new primary's.
+				if st, err := e.Info(); err != nil || st.Size() > 0 {
+					paths = append(paths, path)
+				}
 			case pg.FileSegment:
 				begun, err := begunSegment(path)
 				if err != nil {
