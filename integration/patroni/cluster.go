@@ -25,6 +25,7 @@ import (
 type Options struct {
 	Scope string // default "hippo"
 	Nodes int    // default 3
+	Major int    // of PostgreSQL; default 15. 13, 14, 16 and 17 lack programs that Patroni needs.
 
 	// SegmentMB is wal_segment_size; default 16.
 	SegmentMB int
@@ -70,7 +71,10 @@ func NewCluster(ctx context.Context, n *Network, o Options) (*Cluster, error) {
 	if o.SegmentMB == 0 {
 		o.SegmentMB = 16
 	}
-	install, err := postgres.Debian()
+	if o.Major == 0 {
+		o.Major = postgres.DebianMajor
+	}
+	install, err := n.env.Install(o.Major)
 	if err != nil {
 		return nil, err
 	}

@@ -14,15 +14,17 @@ import (
 
 // TestDivergedPrimary: an old primary that went on after a failover becomes a
 // replica by a restore in place, where pg_rewind is not to be had: once by
-// Patroni itself, which would remove the data directory, and once by hand.
-func TestDivergedPrimary(t *testing.T) {
-	t.Parallel()
+// Patroni itself, which would remove the data directory, and once by hand; and
+// where pg_rewind fails half way and leaves a directory that is of no use to it.
+func TestDivergedPrimary(t *testing.T) { onMajors(t, testDivergedPrimary) }
+
+func testDivergedPrimary(t *testing.T, major int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	s := newSite(t, ctx)
 	method := s.docs.block("delta")["postgresql"].(map[string]any)
 	c := newCluster(t, ctx, s.network, Options{
-		Nodes: 2, SegmentMB: 1, PostgreSQL: method, Prepare: s.hippo,
+		Major: major, Nodes: 2, SegmentMB: 1, PostgreSQL: method, Prepare: s.hippo,
 		Dynamic: merge(s.docs.block("dynamic"), map[string]any{"postgresql": map[string]any{"use_pg_rewind": false}}),
 	})
 	s.text(ctx, c.Nodes[0], "create table t as select 1 as i; create table still as select i, md5(i::text) from generate_series(1, 5000) i")
@@ -80,6 +82,26 @@ func TestDivergedPrimary(t *testing.T) {
 	follows(old, "1 2 2")
 	require.NotContains(t, old.Log(100000), "reinitializing")
 	require.Equal(t, 0, strings.Count(old.Log(100000), "Removing data directory"))
+
+	// pg_rewind cannot write a file that the server keeps read-only, such as a key,
+	// and leaves a directory that is of no use to it (its documentation, "Warning").
+	for _, node := range c.Nodes {
+		_, err := node.Run(ctx, "sh", "-c", "echo secret >"+pgdata+"/server.key && chmod 400 "+pgdata+"/server.key")
+		require.NoError(t, err)
+	}
+	old, err := c.WaitHealthy(ctx)
+	require.NoError(t, err)
+	now = diverge(old)
+	stop(old, "fast")
+	rewind := []string{"--target-pgdata", pgdata, "--source-server", "host=" + now.IP + " user=postgres dbname=postgres"}
+	_, err = old.Run(ctx, filepath.Join(c.bin, "pg_rewind"), rewind...)
+	require.ErrorContains(t, err, `/server.key": Permission denied`)
+	same := inode(t, old.DataDir)
+	s.walkeep(ctx, old, "wal", "push", filepath.Join(pgdata, "pg_wal"))
+	s.walkeep(ctx, old, "restore", "--pgdata", pgdata, "--delta", "--type", "standby", "--archive-mode", "keep")
+	require.NoError(t, old.StartPatroni())
+	follows(old, "1 2 2 2")
+	require.Equal(t, same, inode(t, old.DataDir))
 }
 
 // inode is that of a directory: another one after it was removed.

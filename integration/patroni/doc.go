@@ -1,5 +1,5 @@
 // Package patroni starts real high-availability clusters for tests and for
-// `make chaos`: etcd and Patroni of Debian, PostgreSQL 15, each node on a machine
+// `make chaos`: etcd and Patroni of Debian, PostgreSQL 15 or 18, each node on a machine
 // of its own.
 //
 // A [Machine] is a PID, a mount and a network namespace. Killing its first

@@ -2,6 +2,7 @@ package patroni
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -35,6 +36,17 @@ func newCluster(t *testing.T, ctx context.Context, n *Network, o Options) *Clust
 	}
 	require.NoError(t, err)
 	return c
+}
+
+// onMajors runs a test on the versions that every way back is tested on.
+func onMajors(t *testing.T, test func(t *testing.T, major int)) {
+	t.Parallel()
+	for _, major := range []int{15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			test(t, major)
+		})
+	}
 }
 
 // TestPatroni: the harness does what it says: a switchover, a power failure, a

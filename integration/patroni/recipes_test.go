@@ -119,15 +119,16 @@ func (s *site) archived(ctx context.Context, node *Node) {
 // TestRecipes does what docs/patroni.md says: archiving through the dynamic
 // configuration, a replica out of the repository, and a clone at a moment, made
 // by Patroni.
-func TestRecipes(t *testing.T) {
-	t.Parallel()
+func TestRecipes(t *testing.T) { onMajors(t, testRecipes) }
+
+func testRecipes(t *testing.T, major int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	s := newSite(t, ctx)
 	n, docs := s.network, s.docs
 	replica := docs.block("replica")["postgresql"].(map[string]any)
 	c := newCluster(t, ctx, n, Options{
-		Nodes: 2, SegmentMB: 1, Dynamic: docs.block("dynamic"), PostgreSQL: replica,
+		Major: major, Nodes: 2, SegmentMB: 1, Dynamic: docs.block("dynamic"), PostgreSQL: replica,
 		Prepare: s.hippo,
 	})
 	leader, standby := c.Nodes[0], c.Nodes[1]
@@ -157,7 +158,7 @@ func TestRecipes(t *testing.T) {
 	text(standby, "insert into t values (4)")
 	s.archived(ctx, standby)
 	clone := newCluster(t, ctx, n, Options{
-		Scope: "hippo-clone", Nodes: 1, SegmentMB: 1, Dynamic: docs.block("dynamic"),
+		Scope: "hippo-clone", Major: major, Nodes: 1, SegmentMB: 1, Dynamic: docs.block("dynamic"),
 		Bootstrap: docs.block("bootstrap", "2026-11-22 14:30:00+00", moment)["bootstrap"].(map[string]any),
 		Prepare: func(node *Node) error {
 			return errors.Join(s.write(node.Machine, "hippo.yaml", "hippo"), s.write(node.Machine, "walkeep.yaml", "hippo-clone"))

@@ -13,20 +13,21 @@ import (
 // nothing of the first but the repository. It follows, takes over when the
 // first is lost, and the first comes back as its standby cluster, by a restore in
 // place. Then they change places again.
-func TestStandbyCluster(t *testing.T) {
-	t.Parallel()
+func TestStandbyCluster(t *testing.T) { onMajors(t, testStandbyCluster) }
+
+func testStandbyCluster(t *testing.T, major int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	s := newSite(t, ctx)
 	replica := s.docs.block("replica")["postgresql"].(map[string]any)
 	standby := s.docs.block("standby")["bootstrap"].(map[string]any)["dcs"].(map[string]any)
-	east := newCluster(t, ctx, s.network, Options{Nodes: 1, SegmentMB: 1, Dynamic: s.docs.block("dynamic"), PostgreSQL: replica, Prepare: s.hippo})
+	east := newCluster(t, ctx, s.network, Options{Major: major, Nodes: 1, SegmentMB: 1, Dynamic: s.docs.block("dynamic"), PostgreSQL: replica, Prepare: s.hippo})
 	here := east.Nodes[0]
 	s.text(ctx, here, "create table t as select 1 as i")
 	s.walkeep(ctx, here, "backup", "--repo", "repo1", "--type", "full")
 
 	west := newCluster(t, ctx, s.network, Options{
-		Scope: "hippo-west", Nodes: 2, SegmentMB: 1, Standby: true, PostgreSQL: replica, Prepare: s.hippo,
+		Scope: "hippo-west", Major: major, Nodes: 2, SegmentMB: 1, Standby: true, PostgreSQL: replica, Prepare: s.hippo,
 		Dynamic: merge(s.docs.block("dynamic"), standby),
 	})
 	there, err := west.WaitLeader(ctx)

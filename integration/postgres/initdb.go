@@ -83,7 +83,7 @@ func baseSettings(o Options) map[string]string {
 // "postgres", locale C and trust authentication, and does not start it.
 func (e *Env) InitDB(ctx context.Context, o Options) (*Server, error) {
 	o.setDefaults()
-	install, err := e.install(o.Major)
+	install, err := e.Install(o.Major)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,8 @@ func (e *Env) InitDB(ctx context.Context, o Options) (*Server, error) {
 	return s, s.Configure(settings)
 }
 
-func (e *Env) install(major int) (Install, error) {
+// Install finds an installed server whose programs the servers' user can run.
+func (e *Env) Install(major int) (Install, error) {
 	i, err := Locate(major)
 	if err != nil {
 		return i, err

@@ -19,7 +19,7 @@ const DebianMajor = 15
 type Install struct {
 	Major  int
 	BinDir string
-	Debian bool // with all tools; 18 has some: scripts/install-client.sh
+	Debian bool // with all tools; 18 has some: scripts/install-programs.sh
 }
 
 // Path is the full path of one of its programs, or "" if it has none of that name.

@@ -80,7 +80,7 @@ func (e *Env) Open(dataDir string, settings map[string]string) (*Server, error) 
 	if err != nil {
 		return nil, fmt.Errorf("PG_VERSION of %s: %w", dataDir, err)
 	}
-	install, err := e.install(major)
+	install, err := e.Install(major)
 	if err != nil {
 		return nil, err
 	}

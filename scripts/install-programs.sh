@@ -1,25 +1,31 @@
 #!/bin/sh
-# Puts PostgreSQL 18's client programs (pg_dump, pg_restore, psql, pg_amcheck,
-# pg_verifybackup) beside the server of scripts/install-postgres.sh, which comes
-# without them. They are Debian's, of the release after trixie, unpacked with
-# the libraries that they need into a directory of their own: nothing of the
-# system is touched. apt checks the signatures.
+# Puts PostgreSQL 18's programs that the server of scripts/install-postgres.sh
+# comes without beside it. They are Debian's, of the release after trixie,
+# unpacked with the libraries that they need into a directory of their own:
+# nothing of the system is touched. apt checks the signatures.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cache=$root/.cache/postgres
 major=18
 suite=forky
-programs="pg_dump pg_restore psql pg_amcheck pg_verifybackup"
+programs="pg_dump pg_restore psql pg_amcheck pg_verifybackup pg_basebackup pg_controldata pg_isready pg_rewind"
 
-[ -x "$cache/$major/bin/pg_verifybackup" ] && exit 0
-command -v apt-get >/dev/null || { echo "no apt-get here: put $programs of PostgreSQL $major into $cache/$major/bin" >&2; exit 1; }
+mkdir -p "$cache"
+exec 8>"$cache/.lock-programs"
+flock 8 # of two at once the second finds the first one's work done
+missing=
+for p in $programs; do
+    [ -x "$cache/$major/bin/$p" ] || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+command -v apt-get >/dev/null || { echo "no apt-get here: put$missing of PostgreSQL $major into $cache/$major/bin" >&2; exit 1; }
 
 # The mirror that this machine uses.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
-[ -n "$mirror" ] || { echo "no Debian mirror is configured here: put $programs of PostgreSQL $major into $cache/$major/bin" >&2; exit 1; }
+[ -n "$mirror" ] || { echo "no Debian mirror is configured here: put$missing of PostgreSQL $major into $cache/$major/bin" >&2; exit 1; }
 
-work=$(mktemp -d "$cache/client.XXXXXX")
+work=$(mktemp -d "$cache/programs.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/root"
@@ -35,19 +41,20 @@ apt() {
 }
 apt update
 apt install -y --download-only "postgresql-client-$major"
-for deb in "$work"/archives/lib*.deb "$work"/archives/zlib1g_*.deb "$work/archives/postgresql-client-$major"_*.deb; do
+(cd "$work/archives" && apt download "postgresql-$major") # of whose libraries these programs need no more
+for deb in "$work"/archives/lib*.deb "$work"/archives/zlib1g_*.deb "$work/archives/postgresql-client-$major"_*.deb "$work/archives/postgresql-$major"_*.deb; do
     dpkg -x "$deb" "$work/root"
 done
 
 lib=usr/lib/x86_64-linux-gnu
-rm -rf "${cache:?}/client-$major"
+rm -rf "${cache:?}/programs-$major"
 chmod -R a+rX "$work/root"
-mv "$work/root" "$cache/client-$major"
+mv "$work/root" "$cache/programs-$major"
 for p in $programs; do
     # Their own loader, with their own libc.
     cat >"$work/$p" <<END
 #!/bin/sh
-exec "$cache/client-$major/$lib/ld-linux-x86-64.so.2" --argv0 "\$0" --library-path "$cache/client-$major/$lib" "$cache/client-$major/usr/lib/postgresql/$major/bin/$p" "\$@"
+exec "$cache/programs-$major/$lib/ld-linux-x86-64.so.2" --argv0 "\$0" --library-path "$cache/programs-$major/$lib" "$cache/programs-$major/usr/lib/postgresql/$major/bin/$p" "\$@"
 END
     chmod 755 "$work/$p"
     "$work/$p" --version | grep -q "(PostgreSQL) $major\." || { echo "$p of PostgreSQL $major does not run" >&2; exit 1; }
