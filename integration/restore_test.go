@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type steps struct {
 	server *postgres.Server
 	label  string
 	rows   []step
+	marks  []string // LSNs of the restore points
 	end    pg.LSN
 }
 
@@ -77,11 +79,10 @@ func newSteps(t *testing.T, ctx context.Context, major int) *steps {
 	s.label = s.site.Must(t, 0, "backup", "--repo", "repo1", "--type", "full").LastLine()
 	for i := range 5 {
 		s.row(t, ctx, s.server)
-		if i == 2 {
-			s.server.MustExec(t, "select pg_create_restore_point('it''s the mark')")
+		if i == 2 || i == 3 {
+			s.marks = append(s.marks, s.server.MustText(t, "select pg_create_restore_point('it''s the mark')"))
 		}
 		if i == 3 {
-			s.server.MustExec(t, "select pg_create_restore_point('it''s the mark')")
 			_, err := s.server.SwitchWAL(ctx)
 			require.NoError(t, err)
 		}
@@ -236,6 +237,7 @@ func (s *steps) branches(t *testing.T, ctx context.Context) {
 	s.row(t, ctx, clone)
 	clone.MustExec(t, "insert into steps values (100)")
 	s.flush(t, ctx, clone)
+	s.drawn(t, clone)
 	require.NoError(t, clone.Kill9())
 
 	for _, c := range []targetCase{
@@ -254,4 +256,48 @@ func (s *steps) branches(t *testing.T, ctx context.Context) {
 	dir := filepath.Join(s.env.TempDir(t, "clone"), "data")
 	r := s.site.Must(t, 0, "restore", "--pgdata", dir, "--dry-run", "--target-time", s.rows[4].after.Format(time.RFC3339Nano))
 	require.Contains(t, r.Stdout, "--target-timeline 1")
+}
+
+// drawn looks at walkeep timeline after a clone went its own way: what it says is
+// what the servers say.
+func (s *steps) drawn(t *testing.T, clone *postgres.Server) {
+	var told struct {
+		Repos []struct {
+			Timelines []struct {
+				Timeline, Parent pg.Timeline
+				Fork             pg.LSN
+				Backups          []struct{ Label string }
+				RestorePoints    []struct{ Name, LSN string } `json:"restore_points"`
+				LastCommit       time.Time                    `json:"last_commit"`
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(s.site.Must(t, 0, "timeline", "--json").Stdout), &told))
+	both := told.Repos[0].Timelines
+	require.Len(t, both, 2)
+	one, two := both[0], both[1]
+	require.Len(t, one.Backups, 1)
+	require.Equal(t, s.label, one.Backups[0].Label)
+	require.Len(t, one.RestorePoints, 2)
+	for i, p := range one.RestorePoints {
+		require.Equal(t, "it's the mark", p.Name)
+		require.Equal(t, s.marks[i], p.LSN)
+	}
+	require.WithinDuration(t, s.rows[6].committed, one.LastCommit, 0)
+
+	history, err := os.ReadFile(filepath.Join(clone.DataDir, "pg_wal", "00000002.history"))
+	require.NoError(t, err)
+	at := strings.Fields(string(history))[1]
+	require.Equal(t, pg.Timeline(1), two.Parent)
+	require.Equal(t, at, two.Fork.String())
+	require.Empty(t, two.RestorePoints)
+	last := clone.MustText(t, "select to_char(pg_xact_commit_timestamp(xmin) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') from steps where i = 100")
+	require.Equal(t, last, two.LastCommit.UTC().Format(time.DateTime))
+
+	// The same for people.
+	text := s.site.Must(t, 0, "timeline").Stdout
+	require.Contains(t, text, "timeline 2, left timeline 1 at "+at)
+	require.Equal(t, 2, strings.Count(text, `restore point "it's the mark"`))
+	require.Less(t, strings.Index(text, s.label), strings.Index(text, "timeline 2"))
+	require.Less(t, strings.Index(text, "timeline 2"), strings.Index(text, s.marks[0]))
 }
