@@ -67,18 +67,11 @@ func (b *bench) throughAgent(ctx context.Context, segments []string) (first, sec
 		return timed(b.env.Command(ctx, b.site.Programs.WAL(), "--config", b.site.Config, "push", path))
 	}
 	begin := time.Now()
-	agent := b.site.Command(ctx, "agent", "--pgdata", b.server.DataDir, "--log-level", "warn")
-	var log bytes.Buffer
-	agent.Stdout, agent.Stderr = &log, &log
-	if err := agent.Start(); err != nil {
+	stop, pid, err := b.startAgent(ctx)
+	if err != nil {
 		return first, second, err
 	}
-	defer func() {
-		_ = agent.Process.Signal(syscall.SIGTERM)
-		if end := agent.Wait(); end != nil {
-			err = errors.Join(err, fmt.Errorf("agent: %w\n%s", end, log.String()))
-		}
-	}()
+	defer func() { err = errors.Join(err, stop()) }()
 	for { // else the first call does the work itself
 		conn, err := net.Dial("unix", b.socket)
 		if err == nil {
@@ -97,8 +90,25 @@ func (b *bench) throughAgent(ctx context.Context, segments []string) (first, sec
 	if second, err = b.pushAll(segments, "", push); err != nil {
 		return first, second, err
 	}
-	first.rss, err = peak(agent.Process.Pid)
+	first.rss, err = peak(pid)
 	return first, second, err
+}
+
+// startAgent starts walkeep's agent beside the server.
+func (b *bench) startAgent(ctx context.Context) (stop func() error, pid int, err error) {
+	agent := b.site.Command(ctx, "agent", "--pgdata", b.server.DataDir, "--log-level", "error")
+	var log bytes.Buffer
+	agent.Stdout, agent.Stderr = &log, &log
+	if err := agent.Start(); err != nil {
+		return nil, 0, err
+	}
+	return func() error {
+		_ = agent.Process.Signal(syscall.SIGTERM)
+		if err := agent.Wait(); err != nil {
+			return fmt.Errorf("agent: %w\n%s", err, log.String())
+		}
+		return nil
+	}, agent.Process.Pid, nil
 }
 
 // asynchronous does so with pgBackRest.

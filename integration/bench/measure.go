@@ -27,10 +27,14 @@ type row struct {
 	ours, theirs []sample
 	goal         string
 	onlyOurs     bool
-	perRun       int // runs of the program in each sample; 0 means one
+	text         string // instead of all that follows from samples
+	perRun       int    // runs of the program in each sample; 0 means one
 }
 
 func (r row) String() string {
+	if r.text != "" {
+		return r.work + "\t" + r.text
+	}
 	a := median(r.ours)
 	stored := ""
 	if r.onlyOurs || len(r.theirs) == 0 {

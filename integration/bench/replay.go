@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/walkeep/walkeep/integration/postgres"
+	"github.com/walkeep/walkeep/pg"
 )
 
 // replay measures how long recovery takes to replay many segments: the time
@@ -80,27 +81,31 @@ func (b *bench) asyncGet() (string, error) {
 	return fmt.Sprintf(`pgbackrest --config=%s --stanza=bench --pg1-path="$PWD" --archive-async --spool-path=%s --process-max=2 archive-get %%f "%%p"`, b.backs, spool), err
 }
 
-// writeWAL updates rows until there are enough segments, and they are archived:
-// full page images after each checkpoint, and records of rows.
-func (b *bench) writeWAL(ctx context.Context, segments int) error {
+// updateUntil updates rows until there are enough segments: full page images
+// after each checkpoint, and records of rows. It returns the last segment.
+func (b *bench) updateUntil(ctx context.Context, segments int) (last pg.SegmentName, err error) {
 	begin, err := b.server.LSN(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for i := 0; ; i++ {
 		if err := b.server.Exec(ctx, fmt.Sprintf(
 			"update pgbench_accounts set abalance = abalance + 1 where aid %% 10 = %d and aid <= 1000000", i%10)); err != nil {
-			return err
+			return "", err
 		}
 		now, err := b.server.LSN(ctx)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if int((now-begin)>>24) >= segments {
-			break
+			return b.server.SwitchWAL(ctx)
 		}
 	}
-	last, err := b.server.SwitchWAL(ctx)
+}
+
+// writeWAL does so, and waits until all is archived.
+func (b *bench) writeWAL(ctx context.Context, segments int) error {
+	last, err := b.updateUntil(ctx, segments)
 	if err != nil {
 		return err
 	}

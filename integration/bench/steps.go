@@ -45,6 +45,11 @@ func (b *bench) fulls(ctx context.Context) error {
 			return err
 		}
 		b.add(r)
+		if c.level == 3 {
+			if err := b.libzstd(ctx, r.ours); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -148,7 +153,7 @@ func removeSegments(dir string) error {
 		if err != nil || info.IsDir() {
 			return err
 		}
-		if name := filepath.Base(path); len(name) >= 24 && strings.Trim(name[:24], "0123456789ABCDEF") == "" {
+		if isSegment(path) {
 			return os.Remove(path)
 		}
 		return nil
