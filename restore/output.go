@@ -46,6 +46,7 @@ type output struct {
 	mu     sync.Mutex // guards what follows
 	file   *os.File
 	direct bool
+	cached *os.File // the same file, for small pieces; nil before the first
 }
 
 type pieceCRC struct {
@@ -57,6 +58,11 @@ type pieceCRC struct {
 // the bytes will not be read again before other ones have pushed them out, and
 // the copy costs more than the decompression.
 const directFrom = 1 << 20
+
+// directPiece is the size from which a piece of a file is written past the page
+// cache. In a file of which pages changed since the full backup the pieces between
+// them are small, and each would wait for the disk.
+const directPiece = 512 << 10
 
 // directAlign is what offsets, lengths and buffers of direct writes are
 // multiples of.
@@ -105,6 +111,22 @@ func (o *output) open() (*os.File, bool, error) {
 	return f, o.direct, nil
 }
 
+// openCached opens the file once more, for writing through the page cache.
+func (o *output) openCached() (*os.File, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cached != nil {
+		return o.cached, nil
+	}
+	f, err := o.dir.root.OpenFile(path.Base(o.entry.Path), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open file %s: %w", o.where(), err)
+	}
+	o.cached = f
+	o.dir.opened.add(f)
+	return f, nil
+}
+
 // write puts the piece of a chunk's data where it belongs, and remembers its
 // checksum. Zeroes are not written, but over what was there: the file is as long
 // as it will be, or gets so in finish, and what nobody wrote reads as zeroes.
@@ -118,6 +140,10 @@ func (o *output) write(p piece, data []byte) error {
 		}
 	}
 	f, direct, err := o.open()
+	if err == nil && direct && len(part) < directPiece {
+		f, err = o.openCached()
+		direct = false
+	}
 	if err != nil {
 		return err
 	}
@@ -166,6 +192,10 @@ func (o *output) finish() (err error) {
 	defer func() {
 		o.dir.opened.remove(f)
 		err = errors.Join(err, f.Close())
+		if o.cached != nil {
+			o.dir.opened.remove(o.cached)
+			err = errors.Join(err, o.cached.Close())
+		}
 	}()
 	var crc uint32
 	for _, p := range o.crcs {

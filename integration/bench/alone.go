@@ -20,20 +20,12 @@ import (
 // libzstd measures what compression alone needs: the files of the data directory
 // that a full backup has, without those of no use to it, through libzstd at level
 // 3 on two cores, in pieces of 1 MiB, and then away.
-func (b *bench) libzstd(ctx context.Context, fulls []sample) error {
-	r := row{work: "full backup, zstd 3, beside libzstd alone (right)", goal: "≥ 0.87", ours: fulls}
-	for range b.rounds {
-		took, err := timeOf(func() error {
-			_, err := compressAll(ctx, b.server.DataDir, func(piece []byte) []byte { return piece })
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		r.theirs = append(r.theirs, sample{took: took})
-	}
-	b.add(r)
-	return nil
+func (b *bench) libzstd(ctx context.Context) (s sample, err error) {
+	s.took, err = timeOf(func() error {
+		_, err := compressAll(ctx, b.server.DataDir, func(piece []byte) []byte { return piece })
+		return err
+	})
+	return s, err
 }
 
 // changedPages is what the pages take that changed since an LSN, compressed with
@@ -172,17 +164,12 @@ func (b *bench) chains(ctx context.Context) error {
 		}
 	}
 	r := row{work: "restore of an incremental, beside one of its full (right)", goal: "≥ 1.0"}
-	for range b.rounds {
-		for _, turn := range []struct {
-			run func() (sample, error)
-			to  *[]sample
-		}{{restore(), &r.ours}, {restore("--backup", filepath.Base(labels[0])), &r.theirs}} {
-			s, err := turn.run()
-			if err != nil {
-				return err
-			}
-			*turn.to = append(*turn.to, s)
-		}
+	alone := b.alone
+	b.alone = false // it is no other tool that takes turns
+	err = b.alternate(ctx, b.rounds, &r, restore(), restore("--backup", filepath.Base(labels[0])))
+	b.alone = alone
+	if err != nil {
+		return err
 	}
 	b.add(r)
 	return nil

@@ -20,15 +20,19 @@ func (b *bench) incrementals(ctx context.Context) error {
 	for _, rung := range rungs {
 		r := row{work: "incremental after 8000 updates, by " + rung.detect, goal: rung.goal}
 		share := 0.0 // of what is stored in the changed pages compressed
-		err := b.alternate(ctx, b.rounds, &r, func() (sample, error) {
-			since, err := b.server.LSN(ctx)
-			if err != nil {
-				return sample{}, err
-			}
+		since, err := b.server.LSN(ctx)
+		if err != nil {
+			return err
+		}
+		err = b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			if err := b.updateRows(ctx); err != nil {
 				return sample{}, err
 			}
 			before, err := b.packs()
+			if err != nil {
+				return sample{}, err
+			}
+			next, err := b.server.LSN(ctx)
 			if err != nil {
 				return sample{}, err
 			}
@@ -43,6 +47,7 @@ func (b *bench) incrementals(ctx context.Context) error {
 			s.stored = after - before
 			pages, err := b.changedPages(ctx, since)
 			share = max(share, float64(s.stored)/float64(pages))
+			since = next
 			return s, err
 		}, func() (sample, error) {
 			before, err := dirSize(filepath.Join(b.theirs, "backup", "bench"))

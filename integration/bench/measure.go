@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
 )
 
 // sample is one run of one program.
@@ -110,7 +111,8 @@ func dirSize(dir string) (total int64, err error) {
 
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
-// alternate lets two programs take turns.
+// alternate lets two programs take turns. Each begins with a disk that has
+// nothing left to write of the one before.
 func (b *bench) alternate(ctx context.Context, rounds int, r *row, ours, theirs func() (sample, error)) error {
 	if b.alone {
 		theirs = nil
@@ -126,6 +128,7 @@ func (b *bench) alternate(ctx context.Context, rounds int, r *row, ours, theirs 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			unix.Sync()
 			s, err := turn.f()
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.work, err)

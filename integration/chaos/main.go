@@ -8,6 +8,9 @@
 // integration/patroni). A run is repeated with -seed: the same faults in the same
 // order; what the machine makes of them differs from run to run.
 //
+// After an interrupt the round under way is the last one, and the first backup is
+// restored as at the end of every run; a second one stops at once.
+//
 // Exit status 1 means that a round of walkeep's ended with a gap or a lost row,
 // or that a run did not come to its end.
 package main
@@ -37,15 +40,25 @@ func main() {
 		svg     = flag.String("svg", "", "draw the coverages into this file")
 	)
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	enough := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt)
+	go func() {
+		<-signals
+		fmt.Fprintln(os.Stderr, "chaos: this round is the last; interrupt again to stop at once")
+		close(enough)
+		<-signals
+		stop()
+	}()
 	var all []options
 	for name := range strings.SplitSeq(*which, ",") {
 		tool, mode, _ := strings.Cut(name, ":")
 		mode, agent := strings.CutSuffix(mode, "+agent")
 		all = append(all, options{
 			tool: tool, archiveMode: mode, agent: agent,
-			rounds: *rounds, seed: *seed, clients: *clients, pause: *pause, log: os.Stderr,
+			rounds: *rounds, seed: *seed, clients: *clients, pause: *pause, log: os.Stderr, enough: enough,
 		})
 	}
 	ok, err := runAll(ctx, os.Stdout, all, *file, *svg)

@@ -296,6 +296,9 @@ func runWorld(ctx context.Context, o options) (res result, err error) {
 		plans = planRounds(o.seed, o.rounds, o.agent)
 	}
 	for i, p := range plans {
+		if o.isEnough() {
+			break
+		}
 		r, err := w.round(ctx, i+1, p)
 		if err != nil {
 			return res, fmt.Errorf("%s, seed %d, round %d (%s; %s): %w", o.name(), o.seed, i+1, p.main, p.sideText(), err)

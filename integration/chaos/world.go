@@ -26,6 +26,16 @@ type options struct {
 	clients     int
 	pause       time.Duration // of each client after a transaction
 	log         io.Writer
+	enough      <-chan struct{} // closed: the round under way is the last; nil: all are wanted
+}
+
+func (o options) isEnough() bool {
+	select {
+	case <-o.enough:
+		return true
+	default:
+		return false
+	}
 }
 
 // name is the column in the report.
