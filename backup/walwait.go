@@ -67,7 +67,8 @@ const (
 func (w walWait) wait(ctx context.Context, t *target) error {
 	began := time.Now()
 	arrived, said, before := began, began.Add(sayAfter-sayEvery), -1
-	for poll := firstPoll; ; poll = min(poll*3/2, slowPoll) {
+	// The interval grows slowly: mostly the last segment comes in a tenth of a second.
+	for poll := firstPoll; ; poll = min(poll*11/10, slowPoll) {
 		missing, err := w.missing(ctx, t.epoch)
 		if err != nil {
 			return fmt.Errorf("look for the backup's WAL: %w", err)

@@ -278,11 +278,13 @@ func (s *steps) drawn(t *testing.T, clone *postgres.Server) {
 	one, two := both[0], both[1]
 	require.Len(t, one.Backups, 1)
 	require.Equal(t, s.label, one.Backups[0].Label)
-	require.Len(t, one.RestorePoints, 2)
-	for i, p := range one.RestorePoints {
-		require.Equal(t, "it's the mark", p.Name)
-		require.Equal(t, s.marks[i], p.LSN)
+	var marks []string // without those that end segments in tests
+	for _, p := range one.RestorePoints {
+		if p.Name == "it's the mark" {
+			marks = append(marks, p.LSN)
+		}
 	}
+	require.Equal(t, s.marks, marks)
 	require.WithinDuration(t, s.rows[6].committed, one.LastCommit, 0)
 
 	history, err := os.ReadFile(filepath.Join(clone.DataDir, "pg_wal", "00000002.history"))
@@ -290,7 +292,6 @@ func (s *steps) drawn(t *testing.T, clone *postgres.Server) {
 	at := strings.Fields(string(history))[1]
 	require.Equal(t, pg.Timeline(1), two.Parent)
 	require.Equal(t, at, two.Fork.String())
-	require.Empty(t, two.RestorePoints)
 	last := clone.MustText(t, "select to_char(pg_xact_commit_timestamp(xmin) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') from steps where i = 100")
 	require.Equal(t, last, two.LastCommit.UTC().Format(time.DateTime))
 

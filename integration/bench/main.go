@@ -58,7 +58,7 @@ func run(ctx context.Context, o options) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"fulls", b.fulls}, {"incrementals", b.incrementals}, {"chains", b.chains}, {"restores", b.restores}, {"deltas", b.deltas}, {"pushes", b.pushes}, {"ready", b.ready}, {"dead", b.dead}, {"start", b.start}, {"opens", b.opens}, {"replay", b.replay}, {"files", b.manyFiles},
+		{"fulls", b.fulls}, {"restores", b.restores}, {"deltas", b.deltas}, {"incrementals", b.incrementals}, {"chains", b.chains}, {"pushes", b.pushes}, {"ready", b.ready}, {"dead", b.dead}, {"start", b.start}, {"opens", b.opens}, {"replay", b.replay}, {"files", b.manyFiles},
 	} {
 		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), step.name) {
 			continue
