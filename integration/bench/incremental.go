@@ -17,13 +17,13 @@ func (b *bench) incrementals(ctx context.Context) error {
 	if b.major >= 17 {
 		rungs = append(rungs, rung{"summaries", "≥ 10"})
 	}
+	since, err := b.server.LSN(ctx) // what the next backup's pages changed after
+	if err != nil {
+		return err
+	}
 	for _, rung := range rungs {
 		r := row{work: "incremental after 8000 updates, by " + rung.detect, goal: rung.goal}
 		share := 0.0 // of what is stored in the changed pages compressed
-		since, err := b.server.LSN(ctx)
-		if err != nil {
-			return err
-		}
 		err = b.alternate(ctx, b.rounds, &r, func() (sample, error) {
 			if err := b.updateRows(ctx); err != nil {
 				return sample{}, err
