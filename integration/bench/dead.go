@@ -99,20 +99,20 @@ func (b *bench) oneDead(ctx context.Context, command, living, second string) (st
 	if err != nil {
 		return "", err
 	}
-	away := second + ".away"
-	if err := os.Rename(second, away); err != nil {
+	// Closed to the tools, also by way of directories that they hold open.
+	if err := setModes(second, 0); err != nil {
 		return "", err
 	}
 	died := time.Now()
 	if _, err := b.updateUntil(ctx, deadSegments); err != nil {
-		return "", errors.Join(err, os.Rename(away, second))
+		return "", errors.Join(err, setModes(second, 0o700))
 	}
 	select {
 	case <-ctx.Done():
 	case <-time.After(deadFor - time.Since(died)):
 	}
 	n, err := countSegments(living)
-	if err := errors.Join(err, os.RemoveAll(second), os.Rename(away, second)); err != nil {
+	if err := errors.Join(err, setModes(second, 0o700)); err != nil {
 		return "", err
 	}
 	came := time.Now()
@@ -135,6 +135,17 @@ func (b *bench) oneDead(ctx context.Context, command, living, second string) (st
 	}
 	return fmt.Sprintf("%d of %d segments in the one that lives after %s, all in both %.1f s after the other one came back",
 		n-before, deadSegments, deadFor, time.Since(came).Seconds()), nil
+}
+
+// setModes sets the modes of all directories of a tree. It is for root, whom no
+// mode keeps out.
+func setModes(tree string, mode os.FileMode) error {
+	return filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, mode)
+	})
 }
 
 // countSegments counts archived segments, of either tool, by their names.
