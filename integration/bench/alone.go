@@ -150,8 +150,11 @@ func (b *bench) chains(ctx context.Context) error {
 		}
 	}
 	labels, err := filepath.Glob(filepath.Join(b.ours, "*", "*", "backup", "*F"))
-	if err != nil || len(labels) != 1 {
-		return fmt.Errorf("full backups in the repository: %v, %w", labels, err)
+	if err != nil {
+		return err
+	}
+	if len(labels) != 1 {
+		return fmt.Errorf("expected one full backup in the repository: %v", labels)
 	}
 	restore := func(args ...string) func() (sample, error) {
 		return func() (sample, error) {
@@ -164,11 +167,7 @@ func (b *bench) chains(ctx context.Context) error {
 		}
 	}
 	r := row{work: "restore of an incremental, beside one of its full (right)", goal: "≥ 1.0"}
-	alone := b.alone
-	b.alone = false // it is no other tool that takes turns
-	err = b.alternate(ctx, b.rounds, &r, restore(), restore("--backup", filepath.Base(labels[0])))
-	b.alone = alone
-	if err != nil {
+	if err := takeTurns(ctx, b.rounds, &r, restore(), restore("--backup", filepath.Base(labels[0]))); err != nil {
 		return err
 	}
 	b.add(r)

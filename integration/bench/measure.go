@@ -111,12 +111,17 @@ func dirSize(dir string) (total int64, err error) {
 
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
-// alternate lets two programs take turns. Each begins with a disk that has
-// nothing left to write of the one before.
+// alternate lets walkeep and the other tool, if it is there, take turns.
 func (b *bench) alternate(ctx context.Context, rounds int, r *row, ours, theirs func() (sample, error)) error {
 	if b.alone {
 		theirs = nil
 	}
+	return takeTurns(ctx, rounds, r, ours, theirs)
+}
+
+// takeTurns lets two programs take turns; theirs may be nil. Each begins with a
+// disk that has nothing left to write of the one before.
+func takeTurns(ctx context.Context, rounds int, r *row, ours, theirs func() (sample, error)) error {
 	for range rounds {
 		for _, turn := range []struct {
 			f  func() (sample, error)
