@@ -1,6 +1,8 @@
 package restore
 
 import (
+	"slices"
+
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -10,6 +12,10 @@ type item struct {
 	chunk  repo.Chunk
 	out    *output
 	pieces []piece
+	// spans are what is written at once, across holes between the pieces; nil:
+	// each piece. over: it is written over what other items wrote across.
+	spans []span
+	over  bool
 }
 
 // batch is neighbouring chunks of one pack, fetched with one ranged read.
@@ -37,14 +43,15 @@ const (
 // batcher gathers items into batches, in the order of the manifest.
 type batcher struct {
 	packs map[int]repo.PackRef
+	under under
 	open  map[int]*batch // by pack id
 	order []int          // ids in open, the one begun first in front
 	last  *batch         // the one that got the latest item
 	emit  func(*batch) error
 }
 
-func newBatcher(packs map[int]repo.PackRef, emit func(*batch) error) *batcher {
-	return &batcher{packs: packs, open: map[int]*batch{}, emit: emit}
+func newBatcher(packs map[int]repo.PackRef, u under, emit func(*batch) error) *batcher {
+	return &batcher{packs: packs, under: u, open: map[int]*batch{}, emit: emit}
 }
 
 // add takes an item. The pack of its chunk is in the table: the manifest's
@@ -88,15 +95,21 @@ func (g *batcher) addEmpty(o *output) error {
 	return nil
 }
 
+// flush hands out the batch of a pack, and before it those that it may have to
+// wait for.
 func (g *batcher) flush(id int) error {
-	b := g.open[id]
-	delete(g.open, id)
-	for i, o := range g.order {
-		if o == id {
-			g.order = append(g.order[:i], g.order[i+1:]...)
-			break
+	if !g.under[id] {
+		for _, o := range slices.Clone(g.order) {
+			if g.under[o] {
+				if err := g.flush(o); err != nil {
+					return err
+				}
+			}
 		}
 	}
+	b := g.open[id]
+	delete(g.open, id)
+	g.order = slices.DeleteFunc(g.order, func(o int) bool { return o == id })
 	if g.last == b {
 		g.last = nil
 	}

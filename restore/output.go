@@ -2,6 +2,7 @@ package restore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -40,8 +41,12 @@ type output struct {
 	damaged atomic.Bool
 
 	left atomic.Int32 // chunks that are not written yet
-	end  atomic.Int64 // of what was written or reserved: the file's size so far
-	crcs []pieceCRC   // each set once, by the worker that writes the piece
+	// across counts those of them that are written across holes. When there are no
+	// more acrossDone is closed; nil if there were none.
+	across     atomic.Int32
+	acrossDone chan struct{}
+	end        atomic.Int64 // of what was written or reserved: the file's size so far
+	crcs       []pieceCRC   // each set once, by the worker that writes the piece
 
 	mu     sync.Mutex // guards what follows
 	file   *os.File
@@ -127,14 +132,48 @@ func (o *output) openCached() (*os.File, error) {
 	return f, nil
 }
 
-// write puts the piece of a chunk's data where it belongs, and remembers its
-// checksum. Zeroes are not written, but over what was there: the file is as long
-// as it will be, or gets so in finish, and what nobody wrote reads as zeroes.
-func (o *output) write(p piece, data []byte) error {
-	part := data[p.chunkOffset : p.chunkOffset+p.length]
-	o.crcs[p.index] = pieceCRC{crc32.Checksum(part, castagnoli), int64(p.length)}
+// write puts a chunk's data where it belongs, and remembers the checksums of its
+// pieces.
+func (o *output) write(ctx context.Context, it *item, data []byte) error {
+	for _, p := range it.pieces {
+		o.crcs[p.index] = pieceCRC{crc32.Checksum(data[p.chunkOffset:p.chunkOffset+p.length], castagnoli), int64(p.length)}
+	}
+	if it.over {
+		select {
+		case <-o.acrossDone:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if it.spans == nil {
+		for _, p := range it.pieces {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := o.writeSpan(span{p.fileOffset, p.chunkOffset, p.length}, data, it.over); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, s := range it.spans {
+		if err := o.writeSpan(s, data, false); err != nil {
+			return err
+		}
+	}
+	if o.across.Add(-1) == 0 {
+		close(o.acrossDone)
+	}
+	return nil
+}
+
+// writeSpan writes a part of a chunk. Zeroes are not written, but over what was
+// there: the file is as long as it will be, or gets so in finish, and what nobody
+// wrote reads as zeroes.
+func (o *output) writeSpan(s span, data []byte, over bool) error {
+	part := data[s.chunkOffset : s.chunkOffset+s.length]
 	skip := 0
-	if !o.inPlace {
+	if !o.inPlace && !over {
 		if part, skip = trimZeroes(part); len(part) == 0 {
 			return nil
 		}
@@ -147,10 +186,10 @@ func (o *output) write(p piece, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAt(f, direct, part, p.fileOffset+int64(skip)); err != nil {
+	if err := writeAt(f, direct, part, s.fileOffset+int64(skip)); err != nil {
 		return fmt.Errorf("write file %s: %w", o.where(), noSpace(err))
 	}
-	for to := p.fileOffset + int64(skip+len(part)); ; {
+	for to := s.fileOffset + int64(skip+len(part)); ; {
 		if end := o.end.Load(); to <= end || o.end.CompareAndSwap(end, to) {
 			return nil
 		}

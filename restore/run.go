@@ -70,6 +70,7 @@ type run struct {
 	manifest    *repo.ManifestReader
 	manifestKey string
 	packs       *packCache
+	under       under
 
 	databases *databases
 	survey    *survey
@@ -240,6 +241,7 @@ func (r *run) close() {
 func (r *run) write(ctx context.Context) error {
 	r.opts.Progress.Stage(fmt.Sprintf("restore %s", r.plan.Backup.Label))
 	r.tree = &tree{places: r.places, survey: r.survey, dest: r.dest, owners: r.owners, delta: r.opts.Delta}
+	r.under = newUnder(r.manifest.Packs(), r.plan.Backup.Label.Full())
 	list, err := r.listFiles()
 	if err != nil {
 		return err
@@ -251,7 +253,7 @@ func (r *run) write(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		defer close(batches)
-		in := &intake{b: newBatcher(r.manifest.Packs(), func(b *batch) error {
+		in := &intake{b: newBatcher(r.manifest.Packs(), r.under, func(b *batch) error {
 			select {
 			case batches <- b:
 				return nil
@@ -380,6 +382,9 @@ func (r *run) entry(e *repo.FileEntry, list *backupManifest, in *intake, emit fu
 	}
 	if len(items) == 0 {
 		return in.addEmpty(o)
+	}
+	if !o.inPlace {
+		r.under.spans(o, items, e.Chunks, e.Extents)
 	}
 	return emit(o, items)
 }

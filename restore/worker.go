@@ -138,17 +138,10 @@ func (w *worker) fetch(ctx context.Context, src *packSource, it *item) ([]byte, 
 
 // write writes the data of a chunk to all places that it belongs to.
 func (w *worker) write(ctx context.Context, it *item, data []byte) error {
-	n := int64(0)
-	for _, p := range it.pieces {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := it.out.write(p, data); err != nil {
-			return err
-		}
-		n += int64(p.length)
+	if err := it.out.write(ctx, it, data); err != nil {
+		return err
 	}
-	w.progress.Add(n)
+	w.progress.Add(it.bytes())
 	if it.out.left.Add(-1) == 0 {
 		return w.r.fileDone(it.out)
 	}
