@@ -106,3 +106,78 @@ func checkArchived(t *testing.T, ctx context.Context, dir string, s *postgres.Se
 	require.NoError(t, err)
 	require.Empty(t, left)
 }
+
+// TestPreparedBeforeFailover goes back to a moment just before a failover, at
+// which a prepared transaction was open. The segment of that moment is there
+// under the new timeline's name only, and the server looks for the other one.
+func TestPreparedBeforeFailover(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+			defer cancel()
+			env := postgres.New(t)
+			repos := "repos:\n  - {name: repo1, filesystem: {path: " + env.TempDir(t, "repo") + "}}\n"
+			site, err := walkeep.NewSite(env, "cluster: hippo\n"+repos)
+			require.NoError(t, err)
+			settings := site.ArchiveSettings()
+			settings["max_prepared_transactions"] = "5"
+			primary := env.Primary(t, postgres.Options{Major: major, Settings: settings})
+			require.NoError(t, site.Configure(fmt.Sprintf("cluster: hippo\npostgres:\n  nodes:\n    - {name: pg, conninfo: %q, pgdata: %s}\n%s",
+				primary.ConnInfo(), primary.DataDir, repos)))
+			primary.MustExec(t, "create table t as select 1 as i")
+			standby := env.StartStandby(t, primary, postgres.Options{Name: "standby", Settings: map[string]string{"archive_mode": "always"}})
+			site.Must(t, 0, "backup", "--type", "full")
+			_, err = primary.SwitchWAL(ctx)
+			require.NoError(t, err)
+
+			conn, err := primary.Connect(ctx)
+			require.NoError(t, err)
+			for _, sql := range []string{"begin", "insert into t values (2)", "prepare transaction 'p'", "select pg_create_restore_point('before')", "insert into t values (3)"} {
+				_, err := conn.Exec(ctx, sql)
+				require.NoError(t, err, sql)
+			}
+			var at string
+			require.NoError(t, conn.QueryRow(ctx, "select clock_timestamp()::text").Scan(&at))
+			_, err = conn.Exec(ctx, "insert into t values (4)")
+			require.NoError(t, err)
+			require.NoError(t, conn.Close(ctx))
+			lsn, err := primary.LSN(ctx)
+			require.NoError(t, err)
+			require.NoError(t, standby.WaitReplay(ctx, lsn))
+			require.NoError(t, primary.Kill9())
+			require.NoError(t, standby.Promote(ctx))
+			last, err := standby.SwitchWAL(ctx)
+			require.NoError(t, err)
+			require.NoError(t, standby.WaitArchived(ctx, last))
+
+			for _, c := range []struct { // each of these becomes a timeline of its own
+				target []string
+				rows   string
+			}{
+				{[]string{"--target-name", "before"}, "1"},
+				{[]string{"--target-time", at}, "2"},
+				{nil, "3"},
+			} {
+				dir := filepath.Join(env.TempDir(t, "clone"), "data")
+				site.Must(t, 0, append([]string{"restore", "--pgdata", dir, "--archive-mode", "keep", "--target-timeline", "2"}, c.target...)...)
+				clone, err := env.Open(dir, nil)
+				require.NoError(t, err)
+				require.NoError(t, clone.Start(ctx))
+				require.NoError(t, clone.WaitFor(ctx, "select not pg_is_in_recovery()"), c.target)
+				require.Equal(t, c.rows, clone.MustText(t, "select count(*)::text from t"), c.target)
+				clone.MustExec(t, "commit prepared 'p'")
+				require.Equal(t, "t", clone.MustText(t, "select exists (select from t where i = 2)"))
+				// What was put there for that is not archived.
+				clone.MustExec(t, "checkpoint")
+				switched, err := clone.SwitchWAL(ctx)
+				require.NoError(t, err)
+				require.NoError(t, clone.WaitArchived(ctx, switched))
+				require.Equal(t, "0", clone.MustText(t, "select failed_count::text from pg_stat_archiver"))
+				require.NoError(t, clone.Kill9())
+			}
+			out := site.Must(t, 0, "wal", "status").Stdout
+			require.NotContains(t, out, "conflict")
+		})
+	}
+}

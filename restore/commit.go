@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 
+	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -26,6 +28,9 @@ func (r *run) commit(ctx context.Context) error {
 		return r.tell(err)
 	}
 	if err := r.writePartial(ctx); err != nil {
+		return r.tell(err)
+	}
+	if err := r.writeLeft(ctx); err != nil {
 		return r.tell(err)
 	}
 	if err := r.tree.finish(r.self); err != nil {
@@ -108,19 +113,66 @@ func (r *run) writePartial(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	name := path.Join("pg_wal", string(p.Segment))
+	return r.writeSegment(ctx, p.Segment, repo.PartialFile(p.Segment, p.ValidTo), p.ValidTo)
+}
+
+// writeLeft does so with what the segment that recovery ends in has of timelines
+// that were left in it. Marked as archived, because nobody is to archive it again
+// under a name that only the incomplete segment of the old primary has.
+func (r *run) writeLeft(ctx context.Context) error {
+	from := repo.SegmentFile(r.plan.Stop.Segment)
+	if p := r.plan.Partial; p != nil && p.Segment == r.plan.Stop.Segment {
+		from = repo.PartialFile(p.Segment, p.ValidTo)
+	}
+	for _, l := range r.plan.Left {
+		if err := r.writeSegment(ctx, l.Segment, from, l.To); err != nil {
+			return err
+		}
+		name := path.Join("pg_wal", "archive_status", string(l.Segment)+".done")
+		f, err := r.create(name)
+		if err != nil {
+			return err
+		}
+		if err := r.seal(f, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeSegment makes a segment in pg_wal of what the archive has, up to an LSN,
+// and zeroes.
+func (r *run) writeSegment(ctx context.Context, segment pg.SegmentName, from repo.WALName, to pg.LSN) error {
+	name := path.Join("pg_wal", string(segment))
 	f, err := r.create(name)
 	if err != nil {
 		return err
 	}
-	head, err := r.plan.epoch.GetWAL(ctx, repo.PartialFile(p.Segment, p.ValidTo), f)
+	size := r.plan.SegmentSize
+	n := int64(to - size.Start(size.SegmentOf(to-1)))
+	_, err = r.plan.epoch.GetWAL(ctx, from, &firstBytes{w: f, left: n})
 	if err == nil {
-		err = f.Truncate(int64(head.SegmentSize))
+		err = f.Truncate(int64(size))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", name, noSpace(err)), f.Close())
 	}
 	return r.seal(f, name)
+}
+
+// firstBytes passes on the first bytes that are written to it.
+type firstBytes struct {
+	w    io.Writer
+	left int64
+}
+
+func (f *firstBytes) Write(b []byte) (int, error) {
+	n, err := f.w.Write(b[:min(int64(len(b)), f.left)])
+	f.left -= int64(n)
+	if err != nil {
+		return n, err
+	}
+	return len(b), nil
 }
 
 func (r *run) sync() error {

@@ -173,7 +173,27 @@ func (c *chooser) finish(ctx context.Context, a *attempt, p *Plan) error {
 			return err
 		}
 	}
+	p.Left = a.left(p)
 	return c.warnBranches(ctx, a, p)
+}
+
+// left are the timelines on which recovery may end though it reads the segment
+// of another. The end is known to be on the last one if it is past where they
+// were left.
+func (a *attempt) left(p *Plan) (all []Left) {
+	number, err := p.Stop.Segment.Number(p.SegmentSize)
+	if err != nil || p.Standby {
+		return nil
+	}
+	exact := p.Target.Kind != TargetTime && p.Target.Kind != TargetXID
+	for _, s := range a.line {
+		if s.To == pg.MaxLSN || s.Timeline == p.Stop.Segment.Timeline() || p.SegmentSize.SegmentOf(s.To) != number ||
+			s.To == p.SegmentSize.Start(number) || s.To <= a.backup.StopLSN || exact && s.To < p.Stop.LSN {
+			continue
+		}
+		all = append(all, Left{p.SegmentSize.Name(s.Timeline, number), s.To})
+	}
+	return all
 }
 
 func (c *chooser) finishEnd(ctx context.Context, a *attempt, p *Plan) error {

@@ -122,3 +122,47 @@ func TestRunPartial(t *testing.T) {
 	require.ErrorIs(t, err, repo.ErrNotFound)
 	require.NoFileExists(t, filepath.Join(dir, controlFile))
 }
+
+// Timeline 1 was left in segment 7, which is read from timeline 2: a recovery
+// that may end before that gets the segment under its old name too.
+func TestChooseLeft(t *testing.T) {
+	const mib = 1 << 20
+	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	h := repo.Holdings{
+		SegmentSize: mib,
+		Backups:     []repo.Summary{{Label: "20261122-010000F", Timeline: 1, StartLSN: 2 * mib, StopLSN: 3 * mib, Stop: at.Add(-time.Hour)}},
+		Runs: map[pg.Timeline][]repo.Run{
+			1: {{Timeline: 1, From: 2 * mib, To: 7 * mib, Segments: 5}},
+			2: {{Timeline: 2, From: 7 * mib, To: 9 * mib, Segments: 2}},
+		},
+		Histories: map[pg.Timeline]pg.History{2: {Timeline: 2, Entries: []pg.HistoryEntry{{Timeline: 1, End: 7*mib + 4000}}}},
+	}
+	left := []Left{{"000000010000000000000007", 7*mib + 4000}}
+	for _, c := range []struct {
+		lsn  pg.LSN
+		stop pg.SegmentName
+		want []Left
+	}{
+		{6*mib + 5, "000000010000000000000006", nil},
+		{7*mib + 3000, "000000020000000000000007", left},
+		{7*mib + 4000, "000000020000000000000007", left},
+		{7*mib + 5000, "000000020000000000000007", nil},
+		{8*mib + 5000, "000000020000000000000008", nil},
+	} {
+		p, err := Choose(t.Context(), []Source{{Repository: "repo1", Holdings: h, Heads: headsOf{at}}}, Request{Target: Target{Kind: TargetLSN, LSN: c.lsn}})
+		require.NoError(t, err, c.lsn)
+		require.Equal(t, c.stop, p.Stop.Segment)
+		require.Equal(t, c.want, p.Left, c.lsn)
+	}
+	// Left on a boundary, the segment has its own name; and a backup that ends
+	// later never was on the old timeline.
+	h.Histories[2].Entries[0].End = 7 * mib
+	p, err := Choose(t.Context(), []Source{{Repository: "repo1", Holdings: h, Heads: headsOf{at}}}, Request{Target: Target{Kind: TargetLSN, LSN: 7 * mib}})
+	require.NoError(t, err)
+	require.Empty(t, p.Left)
+	h.Histories[2].Entries[0].End = 7*mib + 4000
+	h.Backups[0].Timeline, h.Backups[0].StopLSN = 2, 7*mib+4500
+	p, err = Choose(t.Context(), []Source{{Repository: "repo1", Holdings: h, Heads: headsOf{at}}}, Request{Target: Target{Kind: TargetImmediate}})
+	require.NoError(t, err)
+	require.Empty(t, p.Left)
+}

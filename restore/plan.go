@@ -31,6 +31,9 @@ type Plan struct {
 	// Partial is the partial segment that Run puts into pg_wal, where the server
 	// finds it after the last of WAL; nil if none is used.
 	Partial *repo.Partial
+	// Left are the timelines that were left inside the segment in which recovery
+	// stops, if it may stop on one of them: see [Left].
+	Left []Left
 	// SegmentSize gives the segments their names.
 	SegmentSize pg.SegmentSize
 	// Stop says where recovery will stop.
@@ -53,6 +56,19 @@ type Stop struct {
 	// Last is the last transaction in the WAL that is there, if known: what
 	// the end of WAL means.
 	Last *Moment
+}
+
+// Left is a timeline that was left in the middle of a segment. The archive has that
+// segment from the next timeline, which begins with a copy of the old one's part,
+// and recovery reads it under that name. But when it ends on the old timeline, the
+// server reads the prepared transactions that it goes on with out of the file of
+// the old timeline's name, and gives up if there is none ("requested WAL segment …
+// has already been removed": read_local_xlog_page in xlogutils.c takes the timeline
+// that was replayed last). So Run puts that file into pg_wal, as far as the old
+// timeline goes, as the old primary left it.
+type Left struct {
+	Segment pg.SegmentName
+	To      pg.LSN // where the timeline was left
 }
 
 // Segments is the number of segments that recovery reads.

@@ -410,7 +410,8 @@ func selfFrom(version *repo.FileEntry) repo.FileEntry {
 
 // create makes one of our own files.
 func (r *run) create(name string) (*os.File, error) {
-	f, err := r.places[""].root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	pl, inside := r.tree.split(name)
+	f, err := pl.root.OpenFile(inside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("make file %s: %w", name, noSpace(err))
 	}
