@@ -194,6 +194,10 @@ func (c *cluster) Facts(ctx context.Context) (server.Facts, error) {
 	}, ctx.Err()
 }
 
+func (c *cluster) Archiver(context.Context) (server.Archiver, error) {
+	return server.Archiver{Failing: c.noWAL, LastFailed: "000000010000000000000003"}, nil
+}
+
 func (c *cluster) Summaries(context.Context) ([]server.Summary, error) { return nil, nil }
 
 func (c *cluster) SummaryBlocks(context.Context, server.Summary, func(server.SummaryBlock)) error {

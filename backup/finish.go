@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"go.uber.org/zap"
@@ -33,6 +34,7 @@ func (b *run) finish(ctx context.Context) {
 		}
 	}
 	all.Wait()
+	b.noteArchiver(ctx)
 }
 
 func (b *run) finishOne(ctx context.Context, i int, t *target, need []walRange) error {
@@ -41,14 +43,20 @@ func (b *run) finishOne(ctx context.Context, i int, t *target, need []walRange) 
 	lost := t.lease.Context()
 	defer context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })()
 
-	if err := putHistory(ctx, t, b.Source, b.stop.Timeline, b.info.Major); err != nil {
+	err := putHistory(ctx, t, b.Source, b.stop.Timeline, b.info.Major)
+	if err != nil {
 		return err
 	}
 	w := walWait{
 		need: need, size: b.info.SegmentSize, timeout: b.ArchiveTimeout,
-		progress: b.Progress, hint: b.archiveHint(),
+		progress: b.Progress, hint: b.archiveHint(), log: b.Log,
 	}
-	if err := w.wait(ctx, t); err != nil {
+	if b.Push != nil && !b.start.FromStandby {
+		w.push = func(ctx context.Context, name pg.SegmentName) error {
+			return b.Push(ctx, i, filepath.Join(b.Source.pgdata(), "pg_wal", string(name)))
+		}
+	}
+	if t.pushed, err = w.wait(ctx, t); err != nil {
 		return err
 	}
 	b.Progress.Stage("storing the manifest in " + t.repo.Name())
@@ -59,7 +67,6 @@ func (b *run) finishOne(ctx context.Context, i int, t *target, need []walRange) 
 	if t.parent != nil {
 		h.Parent, s.Parent = t.parent.summary.Label, t.parent.summary.Label
 	}
-	var err error
 	b.stored[i], err = t.writer.Commit(ctx, h, s)
 	return err
 }
@@ -113,6 +120,30 @@ func (b *run) archiveHint() string {
 		hint = "archive_mode is off on " + b.Server.Node() + ", so only an agent archives its WAL; " + hint
 	}
 	return hint
+}
+
+// noteArchiver says that the backup has its WAL only because it stored it itself.
+// Without that it would have failed, and somebody would have noticed.
+func (b *run) noteArchiver(ctx context.Context) {
+	pushed := false
+	for _, t := range b.targets {
+		pushed = pushed || t.pushed && !t.out.Load()
+	}
+	if !pushed || ctx.Err() != nil {
+		return
+	}
+	text := ""
+	if b.info.ArchiveMode == "off" {
+		text = fmt.Sprintf("archive_mode is off on %s: the backup stored the WAL that it needs itself; unless an agent archives, nothing written since is archived", b.Server.Node())
+	} else if a, err := b.Server.Archiver(ctx); err == nil && a.Failing {
+		text = fmt.Sprintf("archiving fails on %s, last with %s: the backup stored the WAL that it needs itself, but what is written since is not archived; "+
+			"see the server's log, and try: walkeep check", b.Server.Node(), a.LastFailed)
+	}
+	for _, t := range b.targets {
+		if text != "" && t.pushed && !t.out.Load() {
+			t.note(b.Log, text)
+		}
+	}
 }
 
 func (b *run) header() repo.Header {

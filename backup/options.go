@@ -27,6 +27,7 @@ type Server interface {
 	CurrentLSN(context.Context) (pg.LSN, error)
 	ReplayLSN(context.Context) (pg.LSN, error)
 	Facts(context.Context) (server.Facts, error)
+	Archiver(context.Context) (server.Archiver, error)
 	Summaries(context.Context) ([]server.Summary, error)
 	SummaryBlocks(context.Context, server.Summary, func(server.SummaryBlock)) error
 }
@@ -61,6 +62,9 @@ type Options struct {
 	// to end the segment that the backup's end is in; nil if it is not known.
 	Primary Switcher
 	Node    string // its name in the configuration; for people
+	// Push stores a complete file of the server's pg_wal in the i-th of Repos, as
+	// archive_command does; nil if its files cannot be read here.
+	Push func(ctx context.Context, i int, path string) error
 
 	Type repo.BackupType // "": full
 	// Detect is how changes are found; DetectBest takes the best way that can

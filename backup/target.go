@@ -27,6 +27,7 @@ type target struct {
 	// the parent; nil: nothing. See resume.go.
 	remains *parent
 	journal *repo.RemainsReader // of remains
+	pushed  bool                // WAL by the backup itself
 	notes   []string            // what people should know: why a parent was passed over
 
 	// closing bounds the packs that were filled and are being made durable

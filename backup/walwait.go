@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/repo"
 )
@@ -47,13 +49,19 @@ func neededWAL(path []pg.TimelineSpan, first, last pg.Timeline, start, stop pg.L
 	return nil, fmt.Errorf("the history of timeline %d does not lead from timeline %d to it", last, first)
 }
 
-// walWait waits until one repository has the WAL of a backup.
+// walWait waits until one repository has the WAL of a backup, and helps: the
+// archiver, which may be far behind, comes from the oldest segment, and so the
+// backup begins with the newest. Whoever is second finds the segment there, or
+// loses the race for it; both know what to do then.
 type walWait struct {
 	need     []walRange
 	size     pg.SegmentSize
 	timeout  time.Duration // without any segment coming in
 	progress Progress
 	hint     string // what to look at when it never comes
+	// push stores a segment; nil: the server's files are not here.
+	push func(context.Context, pg.SegmentName) error
+	log  *zap.Logger
 }
 
 const (
@@ -61,20 +69,29 @@ const (
 	slowPoll  = 2 * time.Second
 	sayAfter  = 3 * time.Second // shorter waits are not worth a word
 	sayEvery  = 15 * time.Second
+	// pushFor is how long the backup pushes before it looks again at what is
+	// missing.
+	pushFor = time.Second
 )
 
 // wait polls one repository. It gives up when nothing arrived for the timeout.
-func (w walWait) wait(ctx context.Context, t *target) error {
+// pushed: this stored a part of it.
+func (w walWait) wait(ctx context.Context, t *target) (pushed bool, err error) {
+	tried := map[pg.SegmentName]bool{}
 	began := time.Now()
 	arrived, said, before := began, began.Add(sayAfter-sayEvery), -1
 	// The interval grows slowly: mostly the last segment comes in a tenth of a second.
 	for poll := firstPoll; ; poll = min(poll*11/10, slowPoll) {
 		missing, err := w.missing(ctx, t.epoch)
 		if err != nil {
-			return fmt.Errorf("look for the backup's WAL: %w", err)
+			return pushed, fmt.Errorf("look for the backup's WAL: %w", err)
 		}
 		if len(missing) == 0 {
-			return w.undisputed(ctx, t.epoch)
+			return pushed, w.undisputed(ctx, t.epoch)
+		}
+		if w.pushNewest(ctx, missing, tried) {
+			pushed = true
+			continue
 		}
 		now := time.Now()
 		if len(missing) < before {
@@ -82,16 +99,35 @@ func (w walWait) wait(ctx context.Context, t *target) error {
 		}
 		before = len(missing)
 		if now.Sub(arrived) > w.timeout {
-			return fmt.Errorf("WAL that the backup needs was not archived within %s: %s missing; %s", w.timeout, segmentList(missing), w.hint)
+			return pushed, fmt.Errorf("WAL that the backup needs was not archived within %s: %s missing; %s", w.timeout, segmentList(missing), w.hint)
 		}
 		if now.Sub(said) >= sayEvery {
 			said = now
 			w.progress.Stage(fmt.Sprintf("waiting for WAL in %s: %s missing, for %s", t.repo.Name(), segmentList(missing), now.Sub(began).Round(time.Second)))
 		}
 		if err := sleep(ctx, poll); err != nil {
-			return context.Cause(ctx)
+			return pushed, context.Cause(ctx)
 		}
 	}
+}
+
+// pushNewest stores segments from the newest on, each once: one that cannot be
+// stored, or that the server has put to another use, is left to the archiver. It
+// reports whether it stored any.
+func (w walWait) pushNewest(ctx context.Context, missing []pg.SegmentName, tried map[pg.SegmentName]bool) (any bool) {
+	began := time.Now()
+	for i := len(missing) - 1; i >= 0 && w.push != nil && ctx.Err() == nil && time.Since(began) < pushFor; i-- {
+		if tried[missing[i]] {
+			continue
+		}
+		tried[missing[i]] = true
+		if err := w.push(ctx, missing[i]); err != nil {
+			w.log.Info("left to the archiver", zap.String("segment", string(missing[i])), zap.Error(err))
+			continue
+		}
+		any = true
+	}
+	return any
 }
 
 func (w walWait) missing(ctx context.Context, e *repo.Epoch) ([]pg.SegmentName, error) {

@@ -1,11 +1,18 @@
 package backup
 
 import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/repo/codec"
+	"github.com/walkeep/walkeep/repo/object/memory"
 )
 
 func TestNeededWAL(t *testing.T) {
@@ -61,4 +68,61 @@ func TestSegmentList(t *testing.T) {
 	}
 	require.Equal(t, "000000010000000000000000", segmentList(all[:1]))
 	require.Equal(t, "000000010000000000000000, 000000010000000000000001, 000000010000000000000002 and 2 more up to 000000010000000000000004", segmentList(all))
+}
+
+// An archiver that fails, or is far behind, does not hold up a backup: what it
+// needs it stores itself, from the newest segment on, and says so.
+func TestBackupStoresItsWAL(t *testing.T) {
+	c := newCluster(t)
+	c.noWAL = true
+	r := repository(t, "repo1", memory.New(), codec.Codec{})
+	o := c.options(r)
+	var pushed []string
+	fails := true
+	o.Push = func(_ context.Context, i int, path string) error {
+		require.Zero(t, i)
+		require.Equal(t, filepath.Join(c.dir, "pg_wal"), filepath.Dir(path))
+		pushed = append(pushed, filepath.Base(path))
+		if fails {
+			return errors.New("gone")
+		}
+		c.archive(c.epoch[0])
+		return nil
+	}
+	res, err := Run(t.Context(), o)
+	require.ErrorContains(t, err, "was not archived within")
+	require.Len(t, pushed, 3, "each once")
+	require.Empty(t, res.Repos[0].Notes)
+
+	pushed, fails = nil, false
+	res, err = Run(t.Context(), o)
+	require.NoError(t, err)
+	require.NotEmpty(t, pushed)
+	require.Len(t, res.Repos[0].Notes, 1)
+	require.Contains(t, res.Repos[0].Notes[0], "archiving fails on fake:5432")
+
+	// With an archiver that works nothing is said.
+	c.noWAL = false
+	res, err = Run(t.Context(), o)
+	require.NoError(t, err)
+	require.Empty(t, res.Repos[0].Notes)
+}
+
+func TestPushNewestFirst(t *testing.T) {
+	var all, pushed []pg.SegmentName
+	for n := range 4 {
+		all = append(all, pg.DefaultSegmentSize.Name(1, pg.SegmentNo(n)))
+	}
+	w := walWait{log: zap.NewNop(), push: func(_ context.Context, n pg.SegmentName) error {
+		pushed = append(pushed, n)
+		if n == all[2] {
+			return errors.New("gone")
+		}
+		return nil
+	}}
+	tried := map[pg.SegmentName]bool{}
+	require.True(t, w.pushNewest(t.Context(), all, tried))
+	slices.Reverse(pushed)
+	require.Equal(t, all, pushed)
+	require.False(t, w.pushNewest(t.Context(), all, tried), "each once")
 }

@@ -95,6 +95,9 @@ func (r *root) takeBackups(cfg *config.Config, wish backupWish, all []*repo.Repo
 		if from.primary != nil {
 			o.Primary = from.primary
 		}
+		if o.Push, err = r.pushFor(from, repos); err != nil {
+			return nil, err
+		}
 		result, err := backup.Run(ctx, o)
 		return resultOf(result, err), err
 	}

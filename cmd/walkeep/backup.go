@@ -153,6 +153,9 @@ func (r *root) runBackup(c *cobra.Command, f backupFlags) error {
 	if source.primary != nil {
 		o.Primary = source.primary
 	}
+	if o.Push, err = r.pushFor(source, repos); err != nil {
+		return err
+	}
 	result, err := backup.Run(ctx, o)
 	progress.close()
 	return r.printBackup(result, f.json, err)

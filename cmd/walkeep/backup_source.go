@@ -11,9 +11,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/walkeep/walkeep/archive"
 	"github.com/walkeep/walkeep/backup"
 	"github.com/walkeep/walkeep/config"
 	"github.com/walkeep/walkeep/pg/server"
+	"github.com/walkeep/walkeep/repo"
 )
 
 // backupSource is the server that a backup is taken of, and how it is read.
@@ -43,6 +45,27 @@ func (s *backupSource) close() {
 	for _, c := range s.all {
 		_ = c.Close(ctx)
 	}
+}
+
+// pushFor is how a backup stores WAL of its server in repositories; nil where the
+// server's files are not on this machine.
+func (r *root) pushFor(s *backupSource, repos []*repo.Repository) (func(context.Context, int, string) error, error) {
+	if s.pgdata == "" {
+		return nil, nil
+	}
+	a, err := archive.New(archive.Options{Repos: repos, Log: r.logger()})
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, i int, path string) error {
+		f, err := a.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = a.PushTo(ctx, i, f)
+		return err
+	}, nil
 }
 
 // backupWish is which server a backup is to be taken of, and how.
