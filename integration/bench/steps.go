@@ -79,7 +79,9 @@ func (b *bench) restores(ctx context.Context) error {
 	}), into(func(dir string) (sample, error) {
 		return b.pgbackrest(ctx, "--pg1-path="+dir, "restore")
 	}))
-	b.add(r)
+	if err == nil {
+		b.add(r)
+	}
 	return err
 }
 
