@@ -24,12 +24,11 @@ func (h headsOf) SegmentHead(_ context.Context, n pg.SegmentName) (repo.WALHead,
 	return repo.WALHead{Name: string(n), LastCommit: &h.at, FirstCommit: &h.at}, nil
 }
 
-// Timeline 1 died in segment 7, of which a partial one is there; timeline 2
-// left it before its end.
-func TestChoosePartial(t *testing.T) {
-	const mib = 1 << 20
-	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	h := repo.Holdings{
+const mib = 1 << 20
+
+// failedOver is a cluster of which timeline 2 left timeline 1 inside segment 7.
+func failedOver(at time.Time) repo.Holdings {
+	return repo.Holdings{
 		SegmentSize: mib,
 		Backups:     []repo.Summary{{Label: "20261122-010000F", Timeline: 1, StartLSN: 2 * mib, StopLSN: 3 * mib, Stop: at.Add(-time.Hour)}},
 		Runs: map[pg.Timeline][]repo.Run{
@@ -37,8 +36,15 @@ func TestChoosePartial(t *testing.T) {
 			2: {{Timeline: 2, From: 7 * mib, To: 9 * mib, Segments: 2}},
 		},
 		Histories: map[pg.Timeline]pg.History{2: {Timeline: 2, Entries: []pg.HistoryEntry{{Timeline: 1, End: 7*mib + 4000}}}},
-		Partials:  []repo.Partial{{Segment: "000000010000000000000007", ValidTo: 7*mib + 4000}, {Segment: "000000010000000000000007", ValidTo: 7*mib + 9000}},
 	}
+}
+
+// Timeline 1 died in segment 7, of which a partial one is there; timeline 2
+// left it before its end.
+func TestChoosePartial(t *testing.T) {
+	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	h := failedOver(at)
+	h.Partials = []repo.Partial{{Segment: "000000010000000000000007", ValidTo: 7*mib + 4000}, {Segment: "000000010000000000000007", ValidTo: 7*mib + 9000}}
 	choose := func(use bool, target Target) (*Plan, error) {
 		return Choose(t.Context(), []Source{{Repository: "repo1", Holdings: h, Heads: headsOf{at}}}, Request{Target: target, UsePartial: use})
 	}
@@ -116,6 +122,25 @@ func TestRunPartial(t *testing.T) {
 	require.Len(t, got, 16<<20)
 	require.Equal(t, records, bytes.TrimRight(got, "\x00"))
 
+	// The same where pg_wal is elsewhere; and what it has of a timeline that was
+	// left in it, under that one's name.
+	plan.Stop.Segment, plan.Left = name, []Left{{"000000090000000000000002", 32<<20 + 4}}
+	dir = filepath.Join(t.TempDir(), "data")
+	o := options(dir)
+	elsewhere := filepath.Join(t.TempDir(), "wal")
+	o.Links = map[string]string{"pg_wal": elsewhere}
+	_, err = Run(t.Context(), plan, o)
+	require.NoError(t, err)
+	for file, want := range map[pg.SegmentName][]byte{name: records, plan.Left[0].Segment: records[:4]} {
+		got, err := os.ReadFile(filepath.Join(elsewhere, string(file)))
+		require.NoError(t, err)
+		require.Len(t, got, 16<<20)
+		require.Equal(t, want, bytes.TrimRight(got, "\x00"))
+	}
+	require.FileExists(t, filepath.Join(elsewhere, "archive_status", "000000090000000000000002.done"))
+	require.NoFileExists(t, filepath.Join(elsewhere, "archive_status", string(name)+".done"))
+	plan.Left = nil
+
 	plan.Partial.ValidTo++ // gone
 	dir = filepath.Join(t.TempDir(), "data")
 	_, err = Run(t.Context(), plan, options(dir))
@@ -126,17 +151,8 @@ func TestRunPartial(t *testing.T) {
 // Timeline 1 was left in segment 7, which is read from timeline 2: a recovery
 // that may end before that gets the segment under its old name too.
 func TestChooseLeft(t *testing.T) {
-	const mib = 1 << 20
 	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	h := repo.Holdings{
-		SegmentSize: mib,
-		Backups:     []repo.Summary{{Label: "20261122-010000F", Timeline: 1, StartLSN: 2 * mib, StopLSN: 3 * mib, Stop: at.Add(-time.Hour)}},
-		Runs: map[pg.Timeline][]repo.Run{
-			1: {{Timeline: 1, From: 2 * mib, To: 7 * mib, Segments: 5}},
-			2: {{Timeline: 2, From: 7 * mib, To: 9 * mib, Segments: 2}},
-		},
-		Histories: map[pg.Timeline]pg.History{2: {Timeline: 2, Entries: []pg.HistoryEntry{{Timeline: 1, End: 7*mib + 4000}}}},
-	}
+	h := failedOver(at)
 	left := []Left{{"000000010000000000000007", 7*mib + 4000}}
 	for _, c := range []struct {
 		lsn  pg.LSN
