@@ -89,12 +89,10 @@ func (w walWait) wait(ctx context.Context, t *target) (pushed bool, err error) {
 		if len(missing) == 0 {
 			return pushed, w.undisputed(ctx, t.epoch)
 		}
-		if w.pushNewest(ctx, missing, tried) {
-			pushed = true
-			continue
-		}
+		stored := w.pushNewest(ctx, missing, tried)
+		pushed = pushed || stored
 		now := time.Now()
-		if len(missing) < before {
+		if stored || len(missing) < before {
 			arrived = now
 		}
 		before = len(missing)
@@ -104,6 +102,9 @@ func (w walWait) wait(ctx context.Context, t *target) (pushed bool, err error) {
 		if now.Sub(said) >= sayEvery {
 			said = now
 			w.progress.Stage(fmt.Sprintf("waiting for WAL in %s: %s missing, for %s", t.repo.Name(), segmentList(missing), now.Sub(began).Round(time.Second)))
+		}
+		if stored {
+			continue
 		}
 		if err := sleep(ctx, poll); err != nil {
 			return pushed, context.Cause(ctx)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -125,4 +126,24 @@ func TestPushNewestFirst(t *testing.T) {
 	slices.Reverse(pushed)
 	require.Equal(t, all, pushed)
 	require.False(t, w.pushNewest(t.Context(), all, tried), "each once")
+}
+
+// Pushing counts as progress, however long it takes.
+func TestPushIsProgress(t *testing.T) {
+	c := newCluster(t)
+	c.noWAL = true
+	o := c.options(repository(t, "repo1", memory.New(), codec.Codec{}))
+	o.ArchiveTimeout = 300 * time.Millisecond
+	pushes := 0
+	o.Push = func(context.Context, int, string) error {
+		if pushes++; pushes == 3 { // the last of them is left to the archiver
+			time.AfterFunc(o.ArchiveTimeout/3, func() { c.archive(c.epoch[0]) })
+			return errors.New("gone")
+		}
+		time.Sleep(2 * o.ArchiveTimeout)
+		return nil
+	}
+	_, err := Run(t.Context(), o)
+	require.NoError(t, err)
+	require.Equal(t, 3, pushes)
 }
