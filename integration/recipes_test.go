@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/walkeep/walkeep/integration/ports"
 	"github.com/walkeep/walkeep/integration/postgres"
 	"github.com/walkeep/walkeep/integration/walkeep"
 )
@@ -92,7 +92,7 @@ func newNight(t *testing.T, ctx context.Context) *night {
 	for _, m := range regexp.MustCompile("(?ms)^## ([A-Z]): .*?^```sh\n(.*?)^```").FindAllStringSubmatch(string(text), -1) {
 		n.recipes[m[1]] = m[2]
 	}
-	room, port, clone := env.TempDir(t, "night"), freePort(t), freePort(t)
+	room, port, clone := env.TempDir(t, "night"), ports.For(t).String(), ports.For(t).String()
 	n.log = filepath.Join(room, "typed.log")
 	for _, dir := range []string{"run", "tmp", "big", "repo"} {
 		require.NoError(t, os.Mkdir(filepath.Join(room, dir), 0o700))
@@ -140,15 +140,6 @@ func newNight(t *testing.T, ctx context.Context) *night {
 	n.sql("shop", "drop table orders")
 	n.archive()
 	return n
-}
-
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
 }
 
 // types runs the recipe of a letter.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/walkeep/walkeep/agent"
 	"github.com/walkeep/walkeep/agent/api"
+	"github.com/walkeep/walkeep/integration/ports"
 	"github.com/walkeep/walkeep/integration/postgres"
 	"github.com/walkeep/walkeep/integration/stores"
 	"github.com/walkeep/walkeep/integration/walkeep"
@@ -36,10 +36,7 @@ func TestOtherMachines(t *testing.T) {
 	ca := filepath.Join(tls, "ca.pem")
 	tokens := filepath.Join(env.TempDir(t, "secrets"), "tokens")
 	require.NoError(t, os.WriteFile(tokens, []byte("a token for this test alone\n"), 0o600))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	require.NoError(t, l.Close())
+	address := ports.For(t).Address()
 
 	p, err := env.InitDB(ctx, postgres.Options{Major: 15, SegmentSize: 1 << 20, NoFsync: true})
 	require.NoError(t, err)

@@ -13,7 +13,7 @@ import (
 type Kind string
 
 // The kinds, in the order in which they start when several are due; an expiry that
-// follows a backup comes first.
+// follows a backup comes first, and then what backups kept from its turn (patience).
 const (
 	Full         Kind = "full"
 	Differential Kind = "differential"
@@ -53,6 +53,11 @@ type Job struct {
 	Attempts int
 	Backoff  time.Duration
 }
+
+// patience is how many backups may start in a repository while another of its jobs
+// could start too. Then it comes first: where backups take as long as the time
+// between them, nothing would ever be verified or rehearsed else.
+const patience = 3
 
 // maxBackoff is the longest pause between two attempts.
 const maxBackoff = time.Hour
@@ -123,6 +128,22 @@ type pending struct {
 	// follows: an expiry that a backup made due. It comes before all others, else
 	// backups that are always due would keep it from ever making room.
 	follows bool
+	passed  int // how many backups have started since it was ready
+}
+
+// compare orders what is due by who starts first.
+func (p pending) compare(q pending) int {
+	class := func(p pending) int {
+		switch {
+		case p.follows:
+			return 0
+		case p.passed >= patience:
+			return 1
+		}
+		return 2
+	}
+	kind := func(p pending) int { return slices.Index(order, p.job.Kind) }
+	return cmp.Or(cmp.Compare(class(p), class(q)), cmp.Compare(kind(p), kind(q)))
 }
 
 func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
@@ -151,6 +172,11 @@ func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
 			soon(j.Schedule.Next(s.Now))
 		}
 		if !p.due.IsZero() {
+			for _, r := range runs {
+				if Kind(r.Kind).Backup() && !r.Started.Before(p.ready) {
+					p.passed++
+				}
+			}
 			due = append(due, p)
 			soon(p.ready)
 		}
@@ -158,13 +184,7 @@ func decideRepo(jobs []Job, s State) (start *Start, next time.Time) {
 	if busy || s.Paused[name] || s.Paused[""] {
 		return nil, next
 	}
-	place := func(p pending) int {
-		if p.follows {
-			return -1
-		}
-		return slices.Index(order, p.job.Kind)
-	}
-	slices.SortStableFunc(due, func(a, b pending) int { return cmp.Compare(place(a), place(b)) })
+	slices.SortStableFunc(due, pending.compare)
 	for i, p := range due {
 		// What a larger one that waits will swallow, waits for it.
 		held := slices.ContainsFunc(due[:i], func(larger pending) bool {

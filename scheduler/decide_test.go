@@ -186,16 +186,44 @@ func TestExpiryAfterBackup(t *testing.T) {
 	require.Equal(t, []Kind{Full, Expire, Incremental, Expire, Incremental, Expire}, kinds)
 }
 
+// Backups that are always due do not keep a verification from its turn.
+func TestPatience(t *testing.T) {
+	jobs := []Job{job(t, Incremental, "* * * * *"), job(t, Verify, "20 4 * * *")}
+	s := State{Now: begin.Add(3 * time.Hour), Since: begin}
+	var kinds []Kind
+	for s.Now.Before(begin.Add(29 * time.Hour)) {
+		d := Decide(jobs, s)
+		require.Len(t, d.Start, 1)
+		if !s.Now.Before(begin.Add(230*time.Minute)) && len(kinds) < 6 { // from 04:20 on
+			kinds = append(kinds, d.Start[0].Job.Kind)
+		}
+		end := s.Now.Add(10 * time.Minute)
+		s.History, s.Now = append(s.History, done(d.Start[0].Job.Kind, d.Start[0].Due, s.Now, end, repo.RunDone)), end
+	}
+	require.Equal(t, []Kind{Incremental, Incremental, Incremental, Verify, Incremental, Incremental}, kinds)
+	verified := 0
+	for _, r := range s.History {
+		if r.Kind == string(Verify) {
+			verified++
+		}
+	}
+	require.Equal(t, 2, verified, "once a day")
+}
+
 // Days of random jobs, durations and failures, with the service down now and
 // then: no two runs of a repository overlap, no due time is served twice after
-// success, none is lost unless a later one took its place.
+// success, none is lost unless a later one took its place; half a day after the
+// last trouble all has been made up for.
 func TestModel(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		var jobs []Job
 		for _, r := range []string{"repo1", "repo2"} {
-			for kind, text := range map[Kind]string{Full: "0 1 * * 0", Differential: "0 1 * * *", Incremental: "0 * * * *", Verify: "20 4 * * *"} {
-				j := job(t, kind, text)
+			for _, k := range []struct {
+				kind Kind
+				text string
+			}{{Full, "0 1 * * 0"}, {Differential, "0 1 * * *"}, {Incremental, "0 * * * *"}, {Verify, "20 4 * * *"}} {
+				j := job(t, k.kind, k.text)
 				j.Repo, j.Jitter = r, time.Duration(rng.IntN(2))*5*time.Minute
 				jobs = append(jobs, j)
 			}
@@ -203,11 +231,12 @@ func TestModel(t *testing.T) {
 		}
 		now := begin
 		s := State{Since: begin}
-		for now.Before(begin.AddDate(0, 0, 10)) {
+		calm := begin.AddDate(0, 0, 10)
+		for now.Before(calm.Add(12 * time.Hour)) {
 			for i, r := range s.History { // what ends now
 				if r.Running() && !r.Due.IsZero() && rng.IntN(4) == 0 {
 					s.History[i].Ended, s.History[i].Outcome = now, repo.RunDone
-					if rng.IntN(5) == 0 {
+					if now.Before(calm) && rng.IntN(5) == 0 {
 						s.History[i].Outcome = repo.RunFailed
 					}
 				}
@@ -232,23 +261,24 @@ func TestModel(t *testing.T) {
 				})
 			}
 			step := time.Duration(1+rng.IntN(10)) * time.Minute
-			if rng.IntN(100) == 0 {
+			if now.Before(calm) && rng.IntN(100) == 0 {
 				step = time.Duration(rng.IntN(30)) * time.Hour // down
+				calm = calm.Add(max(0, now.Add(step).Sub(calm)))
 			}
 			now = now.Add(step)
 		}
-		requireServed(t, seed, jobs, s, now)
+		requireServed(t, seed, jobs, s, calm)
 	}
 }
 
-// requireServed: behind each due time, there is a run of the job, or of one that
+// requireServed: behind each due time before end, there is a run of the job, or of one that
 // swallows it, that started at or after it.
-func requireServed(t *testing.T, seed uint64, jobs []Job, s State, now time.Time) {
+func requireServed(t *testing.T, seed uint64, jobs []Job, s State, end time.Time) {
 	for _, j := range jobs {
 		if j.Schedule == nil {
 			continue
 		}
-		for due := j.Schedule.Next(begin); due.Before(now.Add(-60 * time.Hour)); due = j.Schedule.Next(due) {
+		for due := j.Schedule.Next(begin); due.Before(end); due = j.Schedule.Next(due) {
 			served := false
 			for _, r := range s.History {
 				if r.Repo == j.Repo && !r.Started.Before(due) && (r.Kind == string(j.Kind) || Kind(r.Kind).swallows(j.Kind)) {

@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,11 +23,13 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/walkeep/walkeep/integration/ports"
 	"github.com/walkeep/walkeep/integration/stores"
 )
 
 // Cluster is an API server and its etcd.
 type Cluster struct {
+	t      *testing.T
 	URL    string
 	CAFile string
 	dir    string
@@ -50,7 +51,7 @@ const (
 // Start starts a cluster that lives as long as the test.
 func Start(t *testing.T) *Cluster {
 	t.Helper()
-	c := &Cluster{dir: t.TempDir(), admin: rand.Text(), said: &warnings{}}
+	c := &Cluster{t: t, dir: t.TempDir(), admin: rand.Text(), said: &warnings{}}
 	t.Cleanup(func() {
 		c.Stop()
 		if t.Failed() {
@@ -100,12 +101,12 @@ func (c *Cluster) secrets() error {
 func (c *Cluster) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	client, peer := freePort(), freePort()
+	client, peer, server := ports.For(c.t), ports.For(c.t), ports.For(c.t)
 	etcd, err := exec.LookPath("etcd")
 	if err != nil {
 		return fmt.Errorf("%w: run make tools", err)
 	}
-	clientURL, peerURL := "http://127.0.0.1:"+client, "http://127.0.0.1:"+peer
+	clientURL, peerURL := "http://"+client.Address(), "http://"+peer.Address()
 	data, err := os.MkdirTemp(c.dir, "etcd")
 	if err != nil {
 		return err
@@ -121,7 +122,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.await(ctx, c.etcd, clientURL+"/health", http.DefaultClient); err != nil {
 		return err
 	}
-	return c.startServer(ctx, clientURL, freePort())
+	return c.startServer(ctx, clientURL, server.String())
 }
 
 func (c *Cluster) startServer(ctx context.Context, etcdURL, port string) error {
@@ -217,16 +218,6 @@ users: [{name: test, user: {token: %q}}]
 // Resource speaks as the administrator about a kind of objects.
 func (c *Cluster) Resource(group, version, resource string) dynamic.NamespaceableResourceInterface {
 	return c.api.Resource(schema.GroupVersionResource{Group: group, Version: version, Resource: resource})
-}
-
-func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "0"
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 // tail is the end of a log.

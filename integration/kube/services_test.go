@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/api"
+	"github.com/walkeep/walkeep/integration/ports"
 	"github.com/walkeep/walkeep/integration/postgres"
 	"github.com/walkeep/walkeep/integration/walkeep"
 )
@@ -67,7 +68,7 @@ type served struct {
 // serve starts a service and waits until it answers.
 func (w *world) serve(t *testing.T, name string) *served {
 	t.Helper()
-	address := "127.0.0.1:" + freePort()
+	address := ports.For(t).Address()
 	site, err := walkeep.NewSite(w.env, string(bytes.ReplaceAll([]byte(w.config), []byte("ADDRESS"), []byte(address))))
 	require.NoError(t, err)
 	s := &served{Program: site.Start(t, name, "serve"), url: "http://" + address}

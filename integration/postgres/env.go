@@ -188,6 +188,7 @@ func (e *Env) Close() error {
 	var errs []error
 	for _, s := range servers {
 		errs = append(errs, s.Kill9())
+		s.port.Close()
 	}
 	if os.Getenv("WALKEEP_KEEP") == "" {
 		errs = append(errs, removeAll(e.dir))

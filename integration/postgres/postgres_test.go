@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,6 +99,29 @@ func TestStartSaysWhy(t *testing.T) {
 	err = s.Start(ctx)
 	require.ErrorIs(t, err, ErrExited)
 	require.ErrorContains(t, err, "no_such_setting")
+}
+
+// Somebody's connection has the server's port when it starts.
+func TestStartWaitsForThePort(t *testing.T) {
+	ctx := testContext(t)
+	env := New(t)
+	s, err := env.InitDB(ctx, Options{})
+	require.NoError(t, err)
+	taken, err := net.Listen("tcp", s.port.Address())
+	require.NoError(t, err)
+	defer taken.Close()
+	refused := make(chan bool)
+	go func() {
+		for !s.portTaken(0) && ctx.Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		refused <- s.portTaken(0)
+		taken.Close()
+	}()
+	started := make(chan error)
+	go func() { started <- s.Start(ctx) }()
+	require.True(t, <-refused)
+	require.NoError(t, <-started)
 }
 
 func TestCommandRunsAsTheServersUser(t *testing.T) {

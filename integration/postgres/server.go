@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/walkeep/walkeep/integration/ports"
 )
 
 // Server is one data directory and the server that runs, or does not run, in
@@ -30,6 +30,7 @@ type Server struct {
 	LogFile string
 
 	env  *Env
+	port *ports.Port
 	opts []string // "-c name=value" for every start; they win over all files
 
 	mu   sync.Mutex // guards proc
@@ -57,11 +58,11 @@ func (e *Env) newServer(name string, install Install) (*Server, error) {
 }
 
 func (e *Env) addServer(name string, install Install, dir string) (*Server, error) {
-	port, err := freePort()
+	port, err := ports.Reserve()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: name, Install: install, DataDir: dir, Port: port, env: e, LogFile: filepath.Join(e.dir, name+".log")}
+	s := &Server{Name: name, Install: install, DataDir: dir, Port: port.Number, port: port, env: e, LogFile: filepath.Join(e.dir, name+".log")}
 	e.mu.Lock()
 	e.servers = append(e.servers, s)
 	e.mu.Unlock()
@@ -101,20 +102,6 @@ func (e *Env) Open(dataDir string, settings map[string]string) (*Server, error) 
 	return s, nil
 }
 
-// freePort finds a TCP port on loopback below the range that the kernel gives
-// to outgoing connections, so that it is still free when the server starts.
-func freePort() (int, error) {
-	var err error
-	for range 100 {
-		port := 12000 + rand.IntN(18000)
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("find a free port: %w", err)
-}
-
 // Configure appends settings to postgresql.conf. They count from the next
 // Start, or Reload for those that need no restart.
 func (s *Server) Configure(settings map[string]string) error {
@@ -144,7 +131,39 @@ func (s *Server) Reload(ctx context.Context) error { return s.Exec(ctx, "select 
 // Start starts the server and returns when it accepts connections, or when a
 // standby without hot_standby is in recovery. The error of a server that ended
 // instead is ErrExited and holds the end of its log.
+//
+// A port that is taken is asked for again for some seconds: it may be the nearer
+// end of somebody's connection.
 func (s *Server) Start(ctx context.Context) error {
+	deadline := time.Now().Add(portPatience)
+	for {
+		mark := s.logSize()
+		err := s.startOnce(ctx)
+		if err == nil || !errors.Is(err, ErrExited) || time.Now().After(deadline) || !s.portTaken(mark) {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+const portPatience = 10 * time.Second
+
+// portTaken reports whether the log says so from mark on (ListenServerPort in
+// pqcomm.c).
+func (s *Server) portTaken(mark int64) bool {
+	b, err := os.ReadFile(s.LogFile)
+	return err == nil && bytes.Contains(b[min(mark, int64(len(b))):], []byte("could not bind IPv4 address"))
+}
+
+func (s *Server) logSize() int64 {
+	info, err := os.Stat(s.LogFile)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+func (s *Server) startOnce(ctx context.Context) error {
 	p, err := s.launch()
 	if err != nil {
 		return fmt.Errorf("start server %s: %w", s.Name, err)

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/api"
+	"github.com/walkeep/walkeep/integration/ports"
 	"github.com/walkeep/walkeep/integration/postgres"
 	"github.com/walkeep/walkeep/integration/stores"
 	"github.com/walkeep/walkeep/integration/walkeep"
@@ -42,13 +42,6 @@ type served struct {
 	token string
 }
 
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 const token = "a token for this test alone"
 
 // secrets makes certificates and a token file that the servers' user can read.
@@ -65,7 +58,7 @@ func secrets(t *testing.T, env *postgres.Env) (tls, tokens string) {
 // other settings are more.
 func serve(t *testing.T, env *postgres.Env, tokens, more, yaml string) (*served, *walkeep.Site) {
 	t.Helper()
-	address := freeAddress(t)
+	address := ports.For(t).Address()
 	site, err := walkeep.NewSite(env, fmt.Sprintf("service: {listen: \"%s\", operator-token-file: %s, %s}\n%s", address, tokens, more, yaml))
 	require.NoError(t, err)
 	return serveAt(t, site, address), site

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/walkeep/walkeep/integration/ports"
 	"github.com/walkeep/walkeep/integration/postgres"
 	"github.com/walkeep/walkeep/integration/walkeep"
 	"github.com/walkeep/walkeep/repo"
@@ -62,7 +63,7 @@ func newWorld(t *testing.T, ctx context.Context, repos int, limit string) *world
 // addAgent makes the configuration of the agent of the last server.
 func (w *world) addAgent(t *testing.T) {
 	i := len(w.sites)
-	w.address = append(w.address, freeAddress(t))
+	w.address = append(w.address, ports.For(t).Address())
 	site, err := walkeep.NewSite(w.env, "")
 	require.NoError(t, err)
 	w.sites = append(w.sites, site)

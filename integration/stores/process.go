@@ -8,13 +8,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/walkeep/walkeep/integration/ports"
 )
 
 const (
@@ -41,6 +42,7 @@ type Server struct {
 	CAFile string // PEM, with Options.TLS
 	Dir    string
 
+	port   *ports.Port
 	log    string
 	keep   bool // Dir was given
 	client *http.Client
@@ -89,12 +91,12 @@ func (s *Server) start(ctx context.Context, p program, o Options) error {
 	s.log = filepath.Join(s.Dir, "server.log")
 	var err error
 	for range starts {
-		port, portErr := freePort()
-		if portErr != nil {
-			return portErr
+		s.port.Close()
+		if s.port, err = ports.Reserve(); err != nil {
+			return err
 		}
-		s.URL = scheme + "://127.0.0.1:" + port
-		if err = s.run(p.command(s, port)); err != nil {
+		s.URL = scheme + "://" + s.port.Address()
+		if err = s.run(p.command(s, s.port.String())); err != nil {
 			return err
 		}
 		if err = s.await(ctx, p); err == nil || ctx.Err() != nil {
@@ -170,6 +172,7 @@ func (s *Server) probe(ctx context.Context, p program, before error) error {
 // was given. It may be called twice.
 func (s *Server) Stop() error {
 	s.kill()
+	s.port.Close()
 	if s.client != nil {
 		s.client.CloseIdleConnections()
 	}
@@ -192,16 +195,6 @@ func (s *Server) kill() {
 	_ = syscall.Kill(group, syscall.SIGKILL) // whoever is left of the group
 	<-s.exited
 	s.cmd = nil
-}
-
-// freePort finds one that nobody listens on.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, errors.Join(err, l.Close())
 }
 
 // certificates makes an authority and a certificate of the server in Dir, and a
