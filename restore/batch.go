@@ -12,10 +12,10 @@ type item struct {
 	chunk  repo.Chunk
 	out    *output
 	pieces []piece
-	// spans are what is written at once, across holes between the pieces; nil:
-	// each piece. over: it is written over what other items wrote across.
+	// spans are what is written at once, across the holes between the pieces, which
+	// fills fill; nil: each piece.
 	spans []span
-	over  bool
+	fills []fill
 }
 
 // batch is neighbouring chunks of one pack, fetched with one ranged read.
@@ -43,15 +43,14 @@ const (
 // batcher gathers items into batches, in the order of the manifest.
 type batcher struct {
 	packs map[int]repo.PackRef
-	under under
 	open  map[int]*batch // by pack id
 	order []int          // ids in open, the one begun first in front
 	last  *batch         // the one that got the latest item
 	emit  func(*batch) error
 }
 
-func newBatcher(packs map[int]repo.PackRef, u under, emit func(*batch) error) *batcher {
-	return &batcher{packs: packs, under: u, open: map[int]*batch{}, emit: emit}
+func newBatcher(packs map[int]repo.PackRef, emit func(*batch) error) *batcher {
+	return &batcher{packs: packs, open: map[int]*batch{}, emit: emit}
 }
 
 // add takes an item. The pack of its chunk is in the table: the manifest's
@@ -76,11 +75,14 @@ func (g *batcher) add(it item) error {
 		g.order = append(g.order, c.Pack)
 	}
 	b.items = append(b.items, it)
-	b.end = c.Offset + int64(c.Stored)
+	b.end = endOf(c)
 	b.plain += int64(c.Plain)
 	g.last = b
 	return nil
 }
+
+// endOf is where the frame of a chunk ends in the pack.
+func endOf(c repo.Chunk) int64 { return c.Offset + int64(c.Stored) }
 
 func (b *batch) full() bool { return b.plain >= batchBytes || len(b.items) >= batchItems }
 
@@ -95,18 +97,8 @@ func (g *batcher) addEmpty(o *output) error {
 	return nil
 }
 
-// flush hands out the batch of a pack, and before it those that it may have to
-// wait for.
+// flush hands out the batch of a pack.
 func (g *batcher) flush(id int) error {
-	if !g.under[id] {
-		for _, o := range slices.Clone(g.order) {
-			if g.under[o] {
-				if err := g.flush(o); err != nil {
-					return err
-				}
-			}
-		}
-	}
 	b := g.open[id]
 	delete(g.open, id)
 	g.order = slices.DeleteFunc(g.order, func(o int) bool { return o == id })

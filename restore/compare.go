@@ -123,6 +123,9 @@ func (it *item) bytes() (n int64) {
 	for _, p := range it.pieces {
 		n += int64(p.length)
 	}
+	for _, f := range it.fills {
+		n += int64(f.piece.length)
+	}
 	return n
 }
 

@@ -61,7 +61,7 @@ func TestManyFilesInConstantMemory(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, n+2, sv.files)
 		seen, batches := 0, 0
-		g := newBatcher(m.Packs(), nil, func(b *batch) error { batches++; seen += len(b.items); return nil })
+		g := newBatcher(m.Packs(), func(b *batch) error { batches++; seen += len(b.items); return nil })
 		list := newBackupManifest(io.Discard, 150004, syntheticID)
 		for i := 0; ; i++ {
 			e, err := m.Next()

@@ -41,12 +41,8 @@ type output struct {
 	damaged atomic.Bool
 
 	left atomic.Int32 // chunks that are not written yet
-	// across counts those of them that are written across holes. When there are no
-	// more acrossDone is closed; nil if there were none.
-	across     atomic.Int32
-	acrossDone chan struct{}
-	end        atomic.Int64 // of what was written or reserved: the file's size so far
-	crcs       []pieceCRC   // each set once, by the worker that writes the piece
+	end  atomic.Int64 // of what was written or reserved: the file's size so far
+	crcs []pieceCRC   // each set once, by the worker that writes the piece
 
 	mu     sync.Mutex // guards what follows
 	file   *os.File
@@ -136,44 +132,41 @@ func (o *output) openCached() (*os.File, error) {
 // pieces.
 func (o *output) write(ctx context.Context, it *item, data []byte) error {
 	for _, p := range it.pieces {
-		o.crcs[p.index] = pieceCRC{crc32.Checksum(data[p.chunkOffset:p.chunkOffset+p.length], castagnoli), int64(p.length)}
+		o.sum(p.index, data[p.chunkOffset:p.chunkOffset+p.length])
 	}
-	if it.over {
-		select {
-		case <-o.acrossDone:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	for _, f := range it.fills {
+		o.sum(f.piece.index, data[f.at:f.at+f.piece.length])
 	}
-	if it.spans == nil {
-		for _, p := range it.pieces {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err := o.writeSpan(span{p.fileOffset, p.chunkOffset, p.length}, data, it.over); err != nil {
+	if it.spans != nil {
+		for _, s := range it.spans {
+			if err := o.writeSpan(s, data); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	for _, s := range it.spans {
-		if err := o.writeSpan(s, data, false); err != nil {
+	for _, p := range it.pieces {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := o.writeSpan(span{p.fileOffset, p.chunkOffset, p.length}, data); err != nil {
 			return err
 		}
-	}
-	if o.across.Add(-1) == 0 {
-		close(o.acrossDone)
 	}
 	return nil
 }
 
-// writeSpan writes a part of a chunk. Zeroes are not written, but over what was
-// there: the file is as long as it will be, or gets so in finish, and what nobody
-// wrote reads as zeroes.
-func (o *output) writeSpan(s span, data []byte, over bool) error {
+func (o *output) sum(index int, piece []byte) {
+	o.crcs[index] = pieceCRC{crc32.Checksum(piece, castagnoli), int64(len(piece))}
+}
+
+// writeSpan writes a part of a chunk. Zeroes are not written, but in place: a new
+// file is as long as it will be, or gets so in finish, and what nobody wrote reads
+// as zeroes.
+func (o *output) writeSpan(s span, data []byte) error {
 	part := data[s.chunkOffset : s.chunkOffset+s.length]
 	skip := 0
-	if !o.inPlace && !over {
+	if !o.inPlace {
 		if part, skip = trimZeroes(part); len(part) == 0 {
 			return nil
 		}

@@ -70,7 +70,9 @@ type run struct {
 	manifest    *repo.ManifestReader
 	manifestKey string
 	packs       *packCache
+	packRefs    map[int]repo.PackRef
 	under       under
+	laters      laters
 
 	databases *databases
 	survey    *survey
@@ -241,7 +243,9 @@ func (r *run) close() {
 func (r *run) write(ctx context.Context) error {
 	r.opts.Progress.Stage(fmt.Sprintf("restore %s", r.plan.Backup.Label))
 	r.tree = &tree{places: r.places, survey: r.survey, dest: r.dest, owners: r.owners, delta: r.opts.Delta}
-	r.under = newUnder(r.manifest.Packs(), r.plan.Backup.Label.Full())
+	r.packRefs = r.manifest.Packs()
+	r.under = newUnder(r.packRefs, r.plan.Backup.Label.Full())
+	r.laters.max = latersPerWorker * r.opts.Workers
 	list, err := r.listFiles()
 	if err != nil {
 		return err
@@ -253,7 +257,7 @@ func (r *run) write(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		defer close(batches)
-		in := &intake{b: newBatcher(r.manifest.Packs(), r.under, func(b *batch) error {
+		in := &intake{b: newBatcher(r.packRefs, func(b *batch) error {
 			select {
 			case batches <- b:
 				return nil
@@ -384,7 +388,7 @@ func (r *run) entry(e *repo.FileEntry, list *backupManifest, in *intake, emit fu
 		return in.addEmpty(o)
 	}
 	if !o.inPlace {
-		r.under.spans(o, items, e.Chunks, e.Extents)
+		items = r.under.fillHoles(o, items, e.Chunks, e.Extents)
 	}
 	return emit(o, items)
 }

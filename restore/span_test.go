@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/repo"
+	"github.com/walkeep/walkeep/repo/object/faulty"
 )
 
 // scatter changes pages here and there: some become zeroes, some get data again.
@@ -29,9 +29,9 @@ func scatter(rng *rand.Rand, data []byte, pages int) []byte {
 	return data
 }
 
-// A full backup's chunks are written across the holes that later backups fill,
-// in files of any pattern of changed pages, whoever comes first.
-func TestRunWritesAcrossHoles(t *testing.T) {
+// What later backups changed is put into the holes of a full backup's chunks, in
+// files of any pattern of changed pages.
+func TestRunFillsHoles(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(61, seed))
@@ -95,65 +95,93 @@ func TestLostPageIsNotTheOldOne(t *testing.T) {
 	require.True(t, bytes.Equal(want, got))
 }
 
-// What may have to wait for others is handed out behind them.
-func TestBatcherOrder(t *testing.T) {
-	rng := rand.New(rand.NewPCG(63, 1))
-	packs := map[int]repo.PackRef{}
-	for i := range 8 {
-		label := repo.Label("20261122-010000F")
-		if i >= 3 {
-			label += "_20261123-010000I"
-		}
-		packs[i] = repo.PackRef{ID: i, Label: label, Number: uint32(i)}
-	}
-	u := newUnder(packs, "20261122-010000F")
-	require.Len(t, u, 3)
-	added := map[*output]int{} // chunks of the full backup of each file
-	out := map[*output]int{}   // those handed out
-	g := newBatcher(packs, u, func(b *batch) error {
-		for i := range b.items {
-			it := &b.items[i]
-			if it.over {
-				require.Equal(t, added[it.out], out[it.out])
-			} else {
-				out[it.out]++
-			}
-		}
-		return nil
-	})
-	at := make([]int64, len(packs))
-	for range 2000 {
-		o := &output{}
-		n := 1 + rng.IntN(4)
-		for i := range n + rng.IntN(4) {
-			id := rng.IntN(3)
-			if i >= n {
-				id = 3 + rng.IntN(5)
-			} else {
-				added[o]++
-			}
-			at[id] += int64(rng.IntN(2 * batchGap))
-			require.NoError(t, g.add(item{chunk: repo.Chunk{Pack: id, Offset: at[id], Stored: 1000, Plain: 1 << 20}, out: o, over: i >= n}))
-			at[id] += 1000
-		}
-	}
-	require.NoError(t, g.flushAll())
-	require.Equal(t, added, out)
+// changedPages makes a full backup, and an incremental one of scattered pages of one
+// file, of which every chunk is a pack if size is 1.
+func changedPages(t *testing.T, size int64) (*synthetic, content, repo.Summary) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(64, 1))
+	s := newSynthetic(t, nil)
+	c := syntheticContent(rng)
+	c["base/5/3000"] = someData(rng, 8192*4096) // 32 MiB
+	s.backup(c, repo.Full, 4<<20, nil)
+	c["base/5/3000"] = scatter(rng, c["base/5/3000"], 900) // 7 MiB
+	return s, c, s.backup(c, repo.Incremental, size, nil)
 }
 
-// A file's chunks need not be there when what is written over them is.
-func TestOverWaits(t *testing.T) {
-	o := &output{acrossDone: make(chan struct{}), crcs: make([]pieceCRC, 1)}
-	o.across.Store(1)
-	done := make(chan error)
-	go func() {
-		done <- o.write(t.Context(), &item{out: o, over: true}, nil)
-	}()
-	select {
-	case <-done:
-		t.Fatal("it did not wait")
-	case <-time.After(20 * time.Millisecond):
+// Chunks that go into holes are read many at a time, and each once.
+func TestLaterChunksAreReadAhead(t *testing.T) {
+	s, c, sum := changedPages(t, 16<<20)
+	watched := faulty.New(s.store)
+	plan := s.plan(sum)
+	plan.epoch = s.reopen(watched)
+	dir := filepath.Join(t.TempDir(), "data")
+	o := options(dir)
+	o.Workers = 2
+	_, err := Run(t.Context(), plan, o)
+	require.NoError(t, err)
+	requireRestored(t, dir, c, nil)
+	asked := 0
+	for _, call := range watched.Calls() {
+		if strings.Contains(call.Key, string(sum.Label)+"/pack/") {
+			asked++
+		}
 	}
-	require.NoError(t, o.write(t.Context(), &item{out: o, spans: []span{}}, nil))
-	require.NoError(t, <-done)
+	require.Positive(t, asked)
+	require.LessOrEqual(t, asked, 12, "chunks of 1 MiB that hardly compress, and what lies between")
+}
+
+// A chunk that goes into holes is taken from another repository if need be.
+func TestLaterChunksFromAnotherRepository(t *testing.T) {
+	s, c, sum := changedPages(t, 1)
+	other := openAs(t, "repo2", copyStore(t, s.store))
+	spoiled := 0
+	for _, k := range packKeys(t, s.store) {
+		if strings.Contains(k, string(sum.Label)+"/pack/") {
+			spoil(t, s.store, k)
+			spoiled++
+		}
+	}
+	require.Greater(t, spoiled, 4)
+	p := s.plan(sum)
+	p.Repository, p.epoch = "repo1", s.reopen(s.store)
+	dir := filepath.Join(t.TempDir(), "data")
+	o := options(dir)
+	_, err := Run(t.Context(), p, o)
+	require.ErrorIs(t, err, repo.ErrIntegrity)
+	o.Archives = []*repo.Repository{other}
+	_, err = Run(t.Context(), p, o)
+	require.NoError(t, err)
+	requireRestored(t, dir, c, nil)
+}
+
+// Few later chunks are in memory, none that is in use is forgotten, and none stays.
+func TestLatersAreBounded(t *testing.T) {
+	s := &laters{max: 2}
+	var all []*later
+	for range 4 {
+		l := &later{data: []byte{1}}
+		l.uses.Add(1)
+		all = append(all, l)
+	}
+	touch := func(l *later) {
+		l.mu.Lock()
+		s.touch(l)
+		l.mu.Unlock()
+	}
+	touch(all[0])
+	touch(all[1])
+	touch(all[0])
+	touch(all[2])
+	require.Nil(t, all[1].data, "the one that was used longest ago")
+	require.NotNil(t, all[0].data)
+	all[0].mu.Lock()
+	touch(all[3])
+	all[0].mu.Unlock()
+	require.NotNil(t, all[0].data, "it is in use")
+	require.Nil(t, all[2].data)
+	for _, l := range all {
+		s.used(l)
+		require.Nil(t, l.data)
+	}
+	require.Empty(t, s.decoded)
 }

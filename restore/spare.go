@@ -66,14 +66,14 @@ func (s *spares) open(ctx context.Context) []*spare {
 }
 
 // chunk reads and decodes a chunk from whichever other repository has it, into
-// the worker's buffer; the error is cause if none does. cause is nil if the plan's
+// a buffer; the error is cause if none does. cause is nil if the plan's
 // repository was not asked.
-func (s *spares) chunk(ctx context.Context, w *worker, ref repo.PackRef, it *item, cause error) ([]byte, error) {
+func (s *spares) chunk(ctx context.Context, w *worker, ref repo.PackRef, it *item, into []byte, cause error) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, cause
 	}
 	for _, one := range s.open(ctx) {
-		data, err := one.chunk(ctx, w, ref, it)
+		data, err := one.chunk(ctx, w, ref, it.chunk, into)
 		if err != nil {
 			s.log.Debug("a chunk is not in another repository", zap.String("repo", one.name), zap.Error(err))
 			continue
@@ -91,14 +91,14 @@ func (s *spares) chunk(ctx context.Context, w *worker, ref repo.PackRef, it *ite
 	return nil, cmp.Or(cause, error(repo.ErrNotFound))
 }
 
-func (o *spare) chunk(ctx context.Context, w *worker, ref repo.PackRef, it *item) ([]byte, error) {
+func (o *spare) chunk(ctx context.Context, w *worker, ref repo.PackRef, c repo.Chunk, into []byte) ([]byte, error) {
 	theirs, ok := o.packs[packKey{ref.Label, ref.Number}]
 	if !ok {
 		return nil, repo.ErrNotFound
 	}
-	src := &packSource{cache: o.cache, ref: theirs, end: it.chunk.Offset + int64(it.chunk.Stored)}
+	src := &packSource{cache: o.cache, ref: theirs, end: endOf(c), in: w.spareIn}
 	defer src.close()
-	return src.chunk(ctx, w, it)
+	return src.chunk(ctx, w, c, into)
 }
 
 // isDamage reports whether an error says that something stored is not what it

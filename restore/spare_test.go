@@ -3,6 +3,7 @@ package restore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -144,4 +145,30 @@ func TestRunAllowsDamage(t *testing.T) {
 			require.True(t, bytes.Equal(want, b), path)
 		}
 	}
+}
+
+// One worker finds that the repository is dead while others are in the middle of a
+// range of it: what another repository does not have either, they read on in theirs.
+func TestRunGoesOnWithAnOpenRange(t *testing.T) {
+	rng := rand.New(rand.NewPCG(65, 1))
+	s := newSynthetic(t, nil)
+	c := syntheticContent(rng)
+	for i := range 64 {
+		c[fmt.Sprintf("base/5/%d", 4000+i)] = someData(rng, 8192*16)
+	}
+	sum := s.backup(c, repo.Full, 4<<20, nil)
+	packs := packKeys(t, s.store)
+	copied := copyStore(t, s.store)
+	for _, k := range packs[1:] {
+		spoil(t, copied, k)
+	}
+	broken := faulty.New(s.store, faulty.Rule{Op: faulty.Get, Key: packs[0], Fault: faulty.Fail, Err: errors.New("dead"), At: 1})
+	p := s.plan(sum)
+	p.Repository, p.epoch = "repo1", s.reopen(broken)
+	dir := filepath.Join(t.TempDir(), "data")
+	o := options(dir)
+	o.Archives, o.Workers = []*repo.Repository{openAs(t, "repo2", copied)}, 4
+	_, err := Run(t.Context(), p, o)
+	require.NoError(t, err)
+	requireRestored(t, dir, c, nil)
 }

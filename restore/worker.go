@@ -22,10 +22,11 @@ type worker struct {
 	packs    *packCache
 	progress Progress
 
-	dec   *codec.Decoder
-	plain []byte // where the next chunk is decoded
-	frame []byte
-	in    *bufio.Reader
+	dec     *codec.Decoder
+	frame   []byte
+	in      *bufio.Reader // of the batch
+	laterIn *bufio.Reader // of later chunks that go into it
+	spareIn *bufio.Reader // of other repositories
 
 	free    chan []byte // buffers of repo.MaxChunk that nobody uses
 	decoded chan chunkData
@@ -46,8 +47,8 @@ const writeBuffers = 3
 func newWorker(r *run) *worker {
 	w := &worker{
 		r: r, packs: r.packs, progress: r.opts.Progress,
-		dec:  codec.NewDecoder(),
-		in:   bufio.NewReaderSize(nil, 128<<10),
+		dec: codec.NewDecoder(),
+		in:  bufio.NewReaderSize(nil, 128<<10), laterIn: bufio.NewReaderSize(nil, 16<<10), spareIn: bufio.NewReaderSize(nil, 16<<10),
 		free: make(chan []byte, writeBuffers), decoded: make(chan chunkData, writeBuffers),
 	}
 	for range writeBuffers {
@@ -94,7 +95,7 @@ func (w *worker) decodeAll(ctx context.Context, batches <-chan *batch) error {
 // batch decodes a batch's chunks for the writer. decoded has room for all
 // buffers that there are.
 func (w *worker) batch(ctx context.Context, b *batch) (err error) {
-	src := &packSource{cache: w.packs, ref: b.pack, end: b.end}
+	src := &packSource{cache: w.packs, ref: b.pack, end: b.end, in: w.in}
 	defer src.close()
 	for i := range b.items {
 		it := &b.items[i]
@@ -107,30 +108,34 @@ func (w *worker) batch(ctx context.Context, b *batch) (err error) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case w.plain = <-w.free:
+		case plain := <-w.free:
+			data, err := w.fetch(ctx, src, it, plain[:0])
+			if err == nil {
+				err = w.fill(ctx, it, data)
+			}
+			if err != nil {
+				return err
+			}
+			w.decoded <- chunkData{it, data, plain}
 		}
-		data, err := w.fetch(ctx, src, it)
-		if err != nil {
-			return err
-		}
-		w.decoded <- chunkData{it, data, w.plain}
 	}
 	return nil
 }
 
-// fetch brings the data of a chunk, from another repository if need be.
-func (w *worker) fetch(ctx context.Context, src *packSource, it *item) ([]byte, error) {
+// fetch brings the data of a chunk, from another repository if need be. It is in
+// the buffer, or of its own.
+func (w *worker) fetch(ctx context.Context, src *packSource, it *item, into []byte) ([]byte, error) {
 	if w.r.spares.dead.Load() {
-		if data, err := w.r.spares.chunk(ctx, w, src.ref, it, nil); err == nil {
+		if data, err := w.r.spares.chunk(ctx, w, src.ref, it, into, nil); err == nil {
 			return data, nil
 		}
 	}
-	data, err := src.chunk(ctx, w, it)
+	data, err := src.chunk(ctx, w, it.chunk, into)
 	if err == nil || ctx.Err() != nil {
 		return data, err
 	}
 	src.close() // the next chunk begins anew
-	if data, err = w.r.spares.chunk(ctx, w, src.ref, it, err); err == nil {
+	if data, err = w.r.spares.chunk(ctx, w, src.ref, it, into, err); err == nil {
 		return data, nil
 	}
 	return w.r.lose(it, err)
@@ -153,6 +158,7 @@ type packSource struct {
 	cache *packCache
 	ref   repo.PackRef
 	end   int64
+	in    *bufio.Reader // of nobody else meanwhile
 
 	pack *repo.PackReader
 	body io.ReadCloser
@@ -166,31 +172,39 @@ func (s *packSource) close() {
 	}
 }
 
-// chunk reads and decodes one, into the worker's buffers.
-func (s *packSource) chunk(ctx context.Context, w *worker, it *item) (data []byte, err error) {
+// chunk reads and decodes one, into a buffer.
+func (s *packSource) chunk(ctx context.Context, w *worker, c repo.Chunk, into []byte) ([]byte, error) {
+	if cap(w.frame) < c.Stored {
+		w.frame = make([]byte, c.Stored)
+	}
+	frame := w.frame[:c.Stored]
+	if err := s.read(ctx, c, frame); err != nil {
+		return nil, err
+	}
+	return s.pack.DecodeChunk(w.dec, into, frame, c)
+}
+
+// read reads one as it is stored. It lies behind the one that was read before.
+func (s *packSource) read(ctx context.Context, c repo.Chunk, frame []byte) (err error) {
 	if s.body == nil {
 		if s.pack, err = s.cache.open(ctx, s.ref); err != nil {
-			return nil, err
+			return err
 		}
-		if s.body, err = s.pack.ReadRange(ctx, it.chunk.Offset, s.end-it.chunk.Offset); err != nil {
+		if s.body, err = s.pack.ReadRange(ctx, c.Offset, s.end-c.Offset); err != nil {
 			s.body = nil
-			return nil, err
+			return err
 		}
-		s.at = it.chunk.Offset
-		w.in.Reset(s.body)
+		s.at = c.Offset
+		s.in.Reset(s.body)
 	}
-	if _, err := w.in.Discard(int(it.chunk.Offset - s.at)); err != nil {
-		return nil, fmt.Errorf("read pack %d of backup %s: %w", s.ref.Number, s.ref.Label, err)
+	if _, err = s.in.Discard(int(c.Offset - s.at)); err == nil {
+		s.at = endOf(c)
+		_, err = io.ReadFull(s.in, frame)
 	}
-	s.at = it.chunk.Offset + int64(it.chunk.Stored)
-	if cap(w.frame) < it.chunk.Stored {
-		w.frame = make([]byte, it.chunk.Stored)
+	if err != nil {
+		return fmt.Errorf("read pack %d of backup %s: %w", s.ref.Number, s.ref.Label, err)
 	}
-	frame := w.frame[:it.chunk.Stored]
-	if _, err := io.ReadFull(w.in, frame); err != nil {
-		return nil, fmt.Errorf("read pack %d of backup %s: %w", s.ref.Number, s.ref.Label, err)
-	}
-	return s.pack.DecodeChunk(w.dec, w.plain[:0], frame, it.chunk)
+	return nil
 }
 
 // fileDone ends a file of which all is written.
