@@ -1,9 +1,9 @@
 package archive
 
 import (
-	"runtime"
 	"sync/atomic"
 
+	"github.com/walkeep/walkeep/internal/cores"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -26,8 +26,8 @@ type piece struct {
 // newPieces is for two segments at a time at least, so that the second one has
 // the cores while the first is at its end.
 func newPieces() *pieces {
-	cores := runtime.GOMAXPROCS(0)
-	s := &pieces{turn: make(chan struct{}, max(2, cores/2)), free: make(chan *piece, 2*cores+2)}
+	n := cores.Count()
+	s := &pieces{turn: make(chan struct{}, max(2, n/2)), free: make(chan *piece, 2*n+2)}
 	for range cap(s.free) {
 		s.free <- &piece{of: s}
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/walkeep/walkeep/internal/cores"
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/pg/server"
 	"github.com/walkeep/walkeep/repo"
@@ -102,7 +102,7 @@ type Options struct {
 }
 
 // DefaultWorkers is the number of processors, at most 8.
-func DefaultWorkers() int { return min(runtime.GOMAXPROCS(0), mostDefaultWorkers) }
+func DefaultWorkers() int { return min(cores.Count(), mostDefaultWorkers) }
 
 func (o Options) withDefaults() (Options, error) {
 	switch {

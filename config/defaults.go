@@ -3,8 +3,9 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"runtime"
 	"time"
+
+	"github.com/walkeep/walkeep/internal/cores"
 )
 
 const defaultRetryTotal = 5 * time.Minute
@@ -32,9 +33,9 @@ func (c *Config) setDefaults() {
 	if k := c.Service.Kubernetes; k != nil && k.Reviews() {
 		setDefault(&k.Audience, "walkeep")
 	}
-	cores := min(runtime.NumCPU(), 8)
-	setDefault(&c.Backup.Workers, cores)
-	setDefault(&c.Restore.Workers, cores)
+	workers := min(cores.Count(), 8)
+	setDefault(&c.Backup.Workers, workers)
+	setDefault(&c.Restore.Workers, workers)
 	setDefault(&c.Postgres.BackupFrom, PreferStandby)
 	setDefault(&c.Postgres.BackupSource, SourceAuto)
 	for i := range c.Postgres.Nodes {

@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"runtime"
 
 	"filippo.io/age"
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walkeep/walkeep/internal/cores"
 	"github.com/walkeep/walkeep/repo/codec"
 	"github.com/walkeep/walkeep/repo/object"
 )
@@ -228,7 +228,7 @@ type press struct {
 }
 
 func newPresses() chan *press {
-	all := make(chan *press, max(2, runtime.GOMAXPROCS(0)))
+	all := make(chan *press, max(2, cores.Count()))
 	for range cap(all) {
 		all <- &press{}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/walkeep/walkeep/repo"
 )
 
 // later is a chunk of a later backup of which pieces belong into holes of chunks
@@ -28,6 +30,7 @@ type laters struct {
 
 	mu      sync.Mutex // guards what follows; nothing is waited for under it
 	decoded []*later   // the one used last at the end
+	free    [][]byte   // buffers of MaxChunk, at most max
 }
 
 // Limits of what is fetched of later chunks.
@@ -82,7 +85,7 @@ func (w *worker) later(ctx context.Context, l *later) ([]byte, error) {
 func (w *worker) fetchLater(ctx context.Context, l *later) ([]byte, error) {
 	c := l.item.chunk
 	ref := w.r.packRefs[c.Pack]
-	into := make([]byte, 0, c.Plain)
+	into := w.r.laters.buffer()
 	if frame := l.frame; frame != nil {
 		l.frame = nil
 		if pack, err := w.packs.open(ctx, ref); err == nil {
@@ -137,6 +140,18 @@ func (l *later) endOfRun() int64 {
 	return end
 }
 
+// buffer is an empty one of MaxChunk.
+func (s *laters) buffer() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.free); n > 0 {
+		b := s.free[n-1]
+		s.free = s.free[:n-1]
+		return b
+	}
+	return make([]byte, 0, repo.MaxChunk)
+}
+
 // touch notes that a chunk was used, and forgets the one that was not for longest.
 func (s *laters) touch(l *later) {
 	s.mu.Lock()
@@ -145,7 +160,7 @@ func (s *laters) touch(l *later) {
 	s.decoded = append(s.decoded, l)
 	for i := 0; len(s.decoded) > s.max && i < len(s.decoded)-1; {
 		if old := s.decoded[i]; old.mu.TryLock() {
-			old.data = nil
+			old.data = nil // not free: somebody may still copy from it
 			old.mu.Unlock()
 			s.decoded = append(s.decoded[:i], s.decoded[i+1:]...)
 		} else {
@@ -154,17 +169,22 @@ func (s *laters) touch(l *later) {
 	}
 }
 
-// used notes that a chunk of the full backup has its pieces of a later one.
+// used notes that a chunk of the full backup has its pieces of a later one. After
+// the last one nobody reads its data, and the buffer is another's.
 func (s *laters) used(l *later) {
 	if l.uses.Add(-1) > 0 {
 		return
 	}
 	l.mu.Lock()
+	data := l.data
 	l.data, l.frame = nil, nil
 	l.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(l)
+	if cap(data) == repo.MaxChunk && len(s.free) < s.max {
+		s.free = append(s.free, data[:0])
+	}
 }
 
 func (s *laters) remove(l *later) {

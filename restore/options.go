@@ -3,12 +3,12 @@ package restore
 import (
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/walkeep/walkeep/internal/cores"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -124,7 +124,7 @@ func (o *Options) normalize() error {
 		return fmt.Errorf("%w: the root directory cannot be a data directory", ErrBadRequest)
 	}
 	if o.Workers == 0 {
-		o.Workers = max(minWorkers, 3*runtime.GOMAXPROCS(0))
+		o.Workers = max(minWorkers, 3*cores.Count())
 	}
 	if o.Workers < 1 || o.Workers > maxWorkers {
 		return fmt.Errorf("%w: %d workers (1 to %d)", ErrBadRequest, o.Workers, maxWorkers)

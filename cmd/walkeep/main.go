@@ -24,6 +24,8 @@ import (
 	"strings"
 
 	_ "time/tzdata" // zone names work on images that have no zone files
+
+	"github.com/walkeep/walkeep/internal/cores"
 )
 
 func main() {
@@ -32,6 +34,7 @@ func main() {
 
 // run is main without the exit, so that deferred work is done before it.
 func run(args []string) int {
+	cores.Spread()
 	ctx, stop := withSignals(context.Background(), os.Stderr)
 	defer stop()
 
