@@ -30,7 +30,7 @@ type laters struct {
 
 	mu      sync.Mutex // guards what follows; nothing is waited for under it
 	decoded []*later   // the one used last at the end
-	free    [][]byte   // buffers of MaxChunk, at most max
+	free    [][]byte   // buffers of MaxChunk; with decoded at most max
 }
 
 // Limits of what is fetched of later chunks.
@@ -182,7 +182,7 @@ func (s *laters) used(l *later) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(l)
-	if cap(data) == repo.MaxChunk && len(s.free) < s.max {
+	if cap(data) == repo.MaxChunk && len(s.free)+len(s.decoded) < s.max {
 		s.free = append(s.free, data[:0])
 	}
 }
