@@ -33,11 +33,17 @@ func copyStore(t *testing.T, from object.Store) object.Store {
 	return to
 }
 
-// packKeys are the keys of all packs of a backup.
-func packKeys(t *testing.T, s object.Store) (keys []string) {
+// packKeys are the keys of all packs.
+func packKeys(t *testing.T, s object.Store) []string {
+	t.Helper()
+	return keysWith(t, s, "/pack/")
+}
+
+// keysWith are the keys that contain a part.
+func keysWith(t *testing.T, s object.Store, part string) (keys []string) {
 	t.Helper()
 	require.NoError(t, s.List(t.Context(), "", object.ListOptions{}, func(i object.Info) error {
-		if strings.Contains(i.Key, "/pack/") {
+		if strings.Contains(i.Key, part) {
 			keys = append(keys, i.Key)
 		}
 		return nil

@@ -96,7 +96,7 @@ func (r *run) checkWAL(ctx context.Context) error {
 		return ctx.Err()
 	}
 	for _, dir := range dirs {
-		segments, histories, err := u.in(dir)
+		segments, histories, err := u.in(ctx, dir)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,13 @@ func walDirs(pgdata, mapped string) []string {
 type unarchived struct {
 	id    pg.SystemID
 	size  pg.SegmentSize
-	holds []repo.Holdings
+	holds []held
+}
+
+// held is what a repository has.
+type held struct {
+	repo.Holdings
+	epoch *repo.Epoch
 }
 
 // ask reads what the repositories hold, and returns those that do not answer.
@@ -147,7 +153,7 @@ func (u *unarchived) ask(ctx context.Context, planned *repo.Epoch, all []*repo.R
 			log.Warn("cannot tell which WAL a repository has", zap.String("repo", name), zap.Error(err))
 			unread = append(unread, name)
 		default:
-			u.holds = append(u.holds, h)
+			u.holds = append(u.holds, held{h, e})
 		}
 	}
 	return unread
@@ -157,7 +163,7 @@ func (u *unarchived) ask(ctx context.Context, planned *repo.Epoch, all []*repo.R
 // later use are not WAL. Only the last segment of a timeline can be incomplete,
 // and is read to see how far it goes; of the others a look at the first page
 // tells enough.
-func (u *unarchived) in(dir string) (segments []Unarchived, histories []string, err error) {
+func (u *unarchived) in(ctx context.Context, dir string) (segments []Unarchived, histories []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look for WAL that is not archived: %w", err)
@@ -192,7 +198,7 @@ func (u *unarchived) in(dir string) (segments []Unarchived, histories []string, 
 			segments = append(segments, Unarchived{Segment: s})
 			continue
 		}
-		one, counts, err := u.last(dir, s)
+		one, counts, err := u.last(ctx, dir, s)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -204,20 +210,20 @@ func (u *unarchived) in(dir string) (segments []Unarchived, histories []string, 
 }
 
 func (u *unarchived) has(name pg.SegmentName) bool {
-	return slices.ContainsFunc(u.holds, func(h repo.Holdings) bool {
-		return h.Has(name) || inConflict(h, pg.FileSegment, name)
+	return slices.ContainsFunc(u.holds, func(h held) bool {
+		return h.Has(name) || inConflict(h.Holdings, pg.FileSegment, name)
 	})
 }
 
 func (u *unarchived) hasHistory(t pg.Timeline) bool {
-	return slices.ContainsFunc(u.holds, func(h repo.Holdings) bool { _, ok := h.Histories[t]; return ok })
+	return slices.ContainsFunc(u.holds, func(h held) bool { _, ok := h.Histories[t]; return ok })
 }
 
 // hasPartial reports whether what is valid of an incomplete segment is stored.
 func (u *unarchived) hasPartial(name pg.SegmentName, validTo pg.LSN) bool {
-	return slices.ContainsFunc(u.holds, func(h repo.Holdings) bool {
+	return slices.ContainsFunc(u.holds, func(h held) bool {
 		return slices.ContainsFunc(h.Partials, func(p repo.Partial) bool { return p.Segment == name && p.ValidTo >= validTo }) ||
-			inConflict(h, pg.FilePartial, name)
+			inConflict(h.Holdings, pg.FilePartial, name)
 	})
 }
 
@@ -250,10 +256,10 @@ func (u *unarchived) begun(dir string, name pg.SegmentName) (bool, error) {
 }
 
 // last reads the last segment of a timeline. It counts unless what is in it is
-// stored as a partial segment, or it is not complete and nothing in it is worth
-// keeping: a server that is stopped writes a checkpoint, and its segment is never
-// archived.
-func (u *unarchived) last(dir string, name pg.SegmentName) (one Unarchived, counts bool, err error) {
+// stored as a partial segment or on the timeline that followed, or it is not
+// complete and nothing in it is worth keeping: a server that is stopped writes a
+// checkpoint, and its segment is never archived.
+func (u *unarchived) last(ctx context.Context, dir string, name pg.SegmentName) (one Unarchived, counts bool, err error) {
 	f, err := os.Open(filepath.Join(dir, string(name)))
 	if err != nil {
 		return one, false, fmt.Errorf("look for WAL that is not archived: %w", err)
@@ -274,5 +280,82 @@ func (u *unarchived) last(dir string, name pg.SegmentName) (one Unarchived, coun
 	}
 	one = Unarchived{Segment: name, ValidTo: rep.ValidTo, Last: rep.LastCommit}
 	worth := rep.Complete || rep.MaxXID != 0 || prepared || len(rep.RestorePoints) > 0
-	return one, worth && !u.hasPartial(name, rep.ValidTo), nil
+	if !worth || u.hasPartial(name, rep.ValidTo) {
+		return one, false, nil
+	}
+	followed, err := u.followed(ctx, f, name, rep.ValidTo)
+	if err != nil {
+		return one, false, fmt.Errorf("look for WAL that is not archived: %w", err)
+	}
+	return one, !followed, nil
+}
+
+// followed reports whether what is valid of an incomplete segment is the beginning
+// of the one that a later timeline has in its place: whoever is promoted copies what
+// he has of the segment that he was in (XLogInitNewTimeline in xlog.c). It is compared,
+// because two servers may have written the timeline.
+func (u *unarchived) followed(ctx context.Context, f io.ReaderAt, name pg.SegmentName, validTo pg.LSN) (bool, error) {
+	n, err := name.Number(u.size)
+	if err != nil {
+		return false, err
+	}
+	for _, h := range u.holds {
+		for _, next := range h.successors(name.Timeline(), validTo) {
+			there := u.size.Name(next, n)
+			if !h.Has(there) {
+				continue
+			}
+			same := &comparison{with: io.NewSectionReader(f, 0, int64(validTo-u.size.Start(n)))}
+			if _, err := h.epoch.GetWAL(ctx, repo.SegmentFile(there), same); err == nil && same.equal() {
+				return true, nil
+			} else if err := ctx.Err(); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// successors are the timelines that followed another one at a switch point that is not
+// before an LSN.
+func (h held) successors(t pg.Timeline, from pg.LSN) (all []pg.Timeline) {
+	for _, history := range h.Histories {
+		for i, e := range history.Entries {
+			if e.Timeline != t || e.End < from {
+				continue
+			}
+			if i+1 < len(history.Entries) {
+				all = append(all, history.Entries[i+1].Timeline)
+			} else {
+				all = append(all, history.Timeline)
+			}
+		}
+	}
+	return all
+}
+
+// comparison compares what is written to it with the bytes of a reader, as far as
+// that goes.
+type comparison struct {
+	with    io.Reader
+	buf     []byte
+	differs bool
+}
+
+func (c *comparison) Write(b []byte) (int, error) {
+	if cap(c.buf) < len(b) {
+		c.buf = make([]byte, len(b))
+	}
+	n, err := io.ReadFull(c.with, c.buf[:len(b)])
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, err
+	}
+	c.differs = c.differs || !bytes.Equal(c.buf[:n], b[:n])
+	return len(b), nil
+}
+
+// equal reports whether all bytes of the reader were compared, and are the same.
+func (c *comparison) equal() bool {
+	_, err := io.ReadFull(c.with, make([]byte, 1))
+	return !c.differs && errors.Is(err, io.EOF)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/pg/wal/waltest"
@@ -36,6 +38,55 @@ func (s *synthetic) archive(name pg.SegmentName, content []byte, validTo pg.LSN)
 		SHA256: hex.EncodeToString(digest[:]), Length: int64(len(content)), Start: size.Start(n),
 		ValidTo: max(validTo, size.Start(n)), Complete: validTo == 0,
 	}, bytes.NewReader(content)))
+}
+
+// archiveHistory stores the history of timeline 2, which left 1 at an LSN.
+func (s *synthetic) archiveHistory(at pg.LSN) {
+	s.t.Helper()
+	content := []byte(fmt.Sprintf("1\t%s\tno recovery target specified\n", at))
+	digest := sha256.Sum256(content)
+	require.NoError(s.t, s.epoch.PutWAL(s.t.Context(), repo.WALHead{
+		Kind: repo.WALKind(pg.FileHistory), Name: pg.HistoryName(2), SystemID: syntheticID, Timeline: 2,
+		SHA256: hex.EncodeToString(digest[:]), Length: int64(len(content)),
+	}, bytes.NewReader(content)))
+}
+
+// What the next timeline begins with is not lost with the segment of the one before,
+// as a restore to a moment before a failover puts it into pg_wal.
+func TestDeltaKnowsWhatFollowed(t *testing.T) {
+	p := newInPlace(t, rand.New(rand.NewPCG(41, 1)))
+	require.NoError(t, p.restore(t, deltaOptions(p.dir)))
+	stream := waltest.New(syntheticID)
+	stream.Size, stream.First = 1<<20, 3
+	end := stream.Commit(700, epoch0)
+	name, b := stream.Segment(0)
+	left := filepath.Join(p.dir, "pg_wal", string(name))
+	require.NoError(t, os.WriteFile(left, b, 0o600))
+	lacks := func() bool {
+		u := &unarchived{id: syntheticID, size: 1 << 20}
+		require.Empty(t, u.ask(t.Context(), p.s.epoch, nil, zap.NewNop()))
+		segments, _, err := u.in(t.Context(), filepath.Join(p.dir, "pg_wal"))
+		require.NoError(t, err)
+		return len(segments) > 0
+	}
+	require.True(t, lacks())
+	p.s.archiveHistory(end + 8)
+	require.True(t, lacks(), "there is no segment of timeline 2")
+	stream.Noise(20)
+	_, other := stream.Segment(0)
+	const second = pg.SegmentName("000000020000000000000003")
+	other[end-stream.Size.Start(3)-1] ^= 1
+	p.s.archive(second, other, 0)
+	require.True(t, lacks(), "another server wrote the timeline")
+	other[end-stream.Size.Start(3)-1] ^= 1
+	require.NoError(t, p.s.store.Delete(t.Context(), keysWith(t, p.s.store, string(second))...))
+	p.s.archive(second, other, 0)
+	require.False(t, lacks())
+
+	stream.Commit(701, epoch0) // behind the switch point
+	_, b = stream.Segment(0)
+	require.NoError(t, os.WriteFile(left, b, 0o600))
+	require.True(t, lacks())
 }
 
 // A restore in place is refused for as long as pg_wal has what is nowhere else,
