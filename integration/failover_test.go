@@ -160,7 +160,10 @@ func TestPreparedBeforeFailover(t *testing.T) {
 				{nil, "3"},
 			} {
 				dir := filepath.Join(env.TempDir(t, "clone"), "data")
-				site.Must(t, 0, append([]string{"restore", "--pgdata", dir, "--archive-mode", "keep", "--target-timeline", "2"}, c.target...)...)
+				restore := append([]string{"restore", "--pgdata", dir, "--archive-mode", "keep", "--target-timeline", "2"}, c.target...)
+				site.Must(t, 0, restore...)
+				// What was put into pg_wal is archived, under the next timeline's name.
+				site.Must(t, 0, append(restore, "--delta")...)
 				clone, err := env.Open(dir, nil)
 				require.NoError(t, err)
 				require.NoError(t, clone.Start(ctx))
