@@ -21,6 +21,9 @@
 //     failed: maybe because there was no room. It runs before the next backup,
 //     also if that one is due already.
 //
+//   - Of what is due, backups come first, the larger ones before the others. What
+//     three of them kept from its turn comes before the next one.
+//
 //   - A failed run is tried again after a pause that doubles, a bounded number
 //     of times, until the next time of its schedule. One that somebody asked for
 //     is not.
