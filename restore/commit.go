@@ -9,6 +9,8 @@ import (
 	"os"
 	"path"
 
+	"go.uber.org/zap"
+
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/repo"
 )
@@ -150,14 +152,40 @@ func (r *run) writeSegment(ctx context.Context, segment pg.SegmentName, from rep
 	}
 	size := r.plan.SegmentSize
 	n := int64(to - size.Start(size.SegmentOf(to-1)))
-	_, err = r.plan.epoch.GetWAL(ctx, from, &firstBytes{w: f, left: n})
-	if err == nil {
+	if err = r.fetchWAL(ctx, from, f, n); err == nil {
 		err = f.Truncate(int64(size))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", name, noSpace(err)), f.Close())
 	}
 	return r.seal(f, name)
+}
+
+// fetchWAL writes the first bytes of an archived file: the plan's repository's, or
+// another's if that one cannot give it any more.
+func (r *run) fetchWAL(ctx context.Context, from repo.WALName, to *os.File, n int64) error {
+	_, err := r.plan.epoch.GetWAL(ctx, from, &firstBytes{w: to, left: n})
+	for _, other := range r.opts.Archives {
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if other.Name() == r.plan.Repository {
+			continue
+		}
+		err2 := to.Truncate(0)
+		if err2 == nil {
+			_, err2 = to.Seek(0, io.SeekStart)
+		}
+		if err2 != nil {
+			return err2
+		}
+		if _, err2 = other.Epoch(r.plan.SystemID).GetWAL(ctx, from, &firstBytes{w: to, left: n}); err2 == nil {
+			r.opts.Log.Warn("taken from another repository", zap.Stringer("file", from), zap.String("other", other.Name()), zap.Error(err))
+			return nil
+		}
+		err = errors.Join(err, err2)
+	}
+	return err
 }
 
 // firstBytes passes on the first bytes that are written to it.

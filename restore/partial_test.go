@@ -141,6 +141,24 @@ func TestRunPartial(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(elsewhere, "archive_status", string(name)+".done"))
 	plan.Left = nil
 
+	// Another repository gives what the plan's one cannot give any more.
+	other := openAs(t, "repo2", copyStore(t, s.store))
+	for _, k := range keysWith(t, s.store, string(name)) {
+		spoil(t, s.store, k)
+	}
+	plan.Repository, plan.epoch = "repo1", s.reopen(s.store)
+	_, err = Run(t.Context(), plan, options(filepath.Join(t.TempDir(), "data")))
+	require.ErrorIs(t, err, repo.ErrIntegrity)
+	dir = filepath.Join(t.TempDir(), "data")
+	o = options(dir)
+	o.Archives = []*repo.Repository{other}
+	_, err = Run(t.Context(), plan, o)
+	require.NoError(t, err)
+	got, err = os.ReadFile(filepath.Join(dir, "pg_wal", string(name)))
+	require.NoError(t, err)
+	require.Len(t, got, 16<<20)
+	require.Equal(t, records, bytes.TrimRight(got, "\x00"))
+
 	plan.Partial.ValidTo++ // gone
 	dir = filepath.Join(t.TempDir(), "data")
 	_, err = Run(t.Context(), plan, options(dir))
