@@ -23,7 +23,7 @@ const perCore = 2
 // would wait for a place while a processor has nothing to do. A backup takes a
 // tenth less with it.
 //
-// Where $GOMAXPROCS is set, it counts.
+// Where $GOMAXPROCS is set, it counts. A limit that changes later is not followed.
 func Spread() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(perCore * count)
