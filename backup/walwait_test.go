@@ -133,7 +133,7 @@ func TestPushIsProgress(t *testing.T) {
 	c := newCluster(t)
 	c.noWAL = true
 	o := c.options(repository(t, "repo1", memory.New(), codec.Codec{}))
-	o.ArchiveTimeout = 300 * time.Millisecond
+	o.ArchiveTimeout = time.Second
 	pushes := 0
 	o.Push = func(context.Context, int, string) error {
 		if pushes++; pushes == 3 { // the last of them is left to the archiver
