@@ -1,7 +1,9 @@
 package filesystem
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,4 +193,18 @@ func TestNamesOnlySeesHalfWayPuts(t *testing.T) {
 	require.NoError(t, os.Remove(second))
 	require.Equal(t, []int64{0, 0}, list())
 	require.NoError(t, store.Close())
+}
+
+// A failed write-back that is told while an object is written is not told again by
+// fsync, so fill fails with it. A pipe cannot be waited for, and says so.
+func TestFillTellsOfFailedWriteBack(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	up := &upload{file: w}
+	require.NoError(t, up.fill(t.Context(), bytes.NewReader(make([]byte, 2*writeBack-1))), "nothing is waited for yet")
+	err = up.fill(t.Context(), bytes.NewReader(make([]byte, 2*writeBack)))
+	require.ErrorIs(t, err, unix.ESPIPE)
 }

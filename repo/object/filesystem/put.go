@@ -203,6 +203,9 @@ func (u *upload) fill(ctx context.Context, body io.Reader) error {
 		if written-begun >= writeBack {
 			startWriteBack(u.file, begun, written-begun)
 			if begun > gone { // a length of 0 would be all
+				if err := awaitWriteBack(u.file, gone, begun-gone); err != nil {
+					return err
+				}
 				letGo(u.file, gone, begun-gone)
 			}
 			gone, begun = begun, written
