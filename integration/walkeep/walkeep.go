@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/walkeep/walkeep/integration/postgres"
+	"github.com/walkeep/walkeep/internal/sources"
 )
 
 // Programs are the built programs, in one directory, as walkeep-wal expects.
@@ -38,6 +39,10 @@ var build = sync.OnceValues(func() (Programs, error) {
 	if dir != "" {
 		return Programs{Dir: dir}, nil
 	}
+	packages := []string{"github.com/walkeep/walkeep/cmd/walkeep", "github.com/walkeep/walkeep/cmd/walkeep-wal"}
+	if err := sources.Look(packages...); err != nil { // a result that is cached counts for these sources only
+		return Programs{}, err
+	}
 	dir, err := os.MkdirTemp("", "walkeep-bin-")
 	if err != nil {
 		return Programs{}, err
@@ -45,8 +50,7 @@ var build = sync.OnceValues(func() (Programs, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return Programs{}, err
 	}
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", dir+"/",
-		"github.com/walkeep/walkeep/cmd/walkeep", "github.com/walkeep/walkeep/cmd/walkeep-wal")
+	cmd := exec.Command("go", append([]string{"build", "-ldflags", "-s -w", "-o", dir + "/"}, packages...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return Programs{}, fmt.Errorf("build walkeep: %w\n%s", err, out)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/walkeep/walkeep/internal/sources"
 )
 
 // TestDependenciesAreDocumented compares the modules that our packages and
@@ -54,6 +56,7 @@ func importedModules(t *testing.T) map[string]bool {
 
 // goList runs `go list` at the root of the module.
 func goList(t *testing.T, cgo string, args ...string) string {
+	require.NoError(t, sources.Look(module+"/...")) // what go list reads
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
