@@ -2,11 +2,8 @@ package archive
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -14,16 +11,17 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 )
 
 // settle decides about a file whose name is taken: the same after all, or in
 // conflict, and then kept beside what is stored.
 func (a *Archive) settle(ctx context.Context, e *repo.Epoch, stored repo.WALHead, l *local) (Outcome, *ConflictError, error) {
-	if stored.SHA256 == l.head.SHA256 && stored.Length == l.head.Length {
+	if stored.XXH3 == l.head.XXH3 && stored.Length == l.head.Length {
 		return Present, nil, nil
 	}
-	c := &ConflictError{Repo: e.Repository().Name(), Name: l.head.WALName(), Stored: stored.SHA256, Local: l.head.SHA256}
+	c := &ConflictError{Repo: e.Repository().Name(), Name: l.head.WALName(), Stored: stored.XXH3, Local: l.head.XXH3}
 	same, err := sameRecords(ctx, e, stored, l)
 	switch {
 	case errors.Is(err, repo.ErrNoIdentity):
@@ -39,7 +37,7 @@ func (a *Archive) settle(ctx context.Context, e *repo.Epoch, stored repo.WALHead
 // putConflict keeps a file under conflict/. One put: killed before it, the next
 // push comes here again; killed after it, the next push finds it.
 func (a *Archive) putConflict(ctx context.Context, e *repo.Epoch, l *local, c *ConflictError) (Outcome, *ConflictError, error) {
-	_, err := e.WALHead(ctx, c.Name.Conflicting(l.head.SHA256))
+	_, err := e.WALHead(ctx, c.Name.Conflicting(l.head.XXH3))
 	if absent(err) {
 		if c.Stored != "" { // people will want to know whether the other one is good
 			if _, err := e.GetWAL(ctx, c.Name, io.Discard); errors.Is(err, repo.ErrIntegrity) {
@@ -48,7 +46,7 @@ func (a *Archive) putConflict(ctx context.Context, e *repo.Epoch, l *local, c *C
 		}
 		err = e.PutConflict(ctx, l.head, l.plain())
 		if errors.Is(err, repo.ErrExists) {
-			_, err = e.WALHead(ctx, c.Name.Conflicting(l.head.SHA256))
+			_, err = e.WALHead(ctx, c.Name.Conflicting(l.head.XXH3))
 		}
 	}
 	if errors.Is(err, repo.ErrNoIdentity) {
@@ -58,7 +56,7 @@ func (a *Archive) putConflict(ctx context.Context, e *repo.Epoch, l *local, c *C
 		return Failed, nil, fmt.Errorf("%w; it could not be kept as a conflict: %w", c, err)
 	}
 	a.opts.Log.Error(c.alert(), zap.String("repo", c.Repo), zap.Stringer("file", c.Name), zap.Bool("history_conflict", c.History()),
-		zap.String("archived_sha256", c.Stored), zap.String("this_sha256", c.Local), zap.Error(c))
+		zap.String("archived_xxh3", c.Stored), zap.String("this_xxh3", c.Local), zap.Error(c))
 	return Conflict, c, nil
 }
 
@@ -68,30 +66,30 @@ func sameRecords(ctx context.Context, e *repo.Epoch, stored repo.WALHead, l *loc
 	if pg.FileKind(l.head.Kind) != pg.FileSegment || stored.ValidTo != l.head.ValidTo || stored.Length != l.head.Length {
 		return false, nil
 	}
-	records := hex.EncodeToString(l.records[:])
+	records := l.records.String()
 	switch {
-	case stored.RecordsSHA256 != "":
-		return stored.RecordsSHA256 == records, nil
+	case stored.RecordsXXH3 != "":
+		return stored.RecordsXXH3 == records, nil
 	case stored.ValidTo == stored.Start+pg.LSN(stored.Length):
 		return false, nil // no padding at all
 	}
 	// The head of an older version does not say.
-	h := &prefixHash{left: int64(l.head.ValidTo - l.head.Start), sum: sha256.New()}
+	h := &prefixHash{left: int64(l.head.ValidTo - l.head.Start)}
 	if _, err := e.GetWAL(ctx, l.head.WALName(), h); err != nil {
 		return false, err
 	}
-	return hex.EncodeToString(h.sum.Sum(nil)) == records, nil
+	return h.sum.Digest().String() == records, nil
 }
 
 // prefixHash hashes the first bytes that it gets.
 type prefixHash struct {
 	left int64
-	sum  hash.Hash
+	sum  wal.Digester
 }
 
 func (h *prefixHash) Write(b []byte) (int, error) {
 	n := min(h.left, int64(len(b)))
-	h.sum.Write(b[:n])
+	_, _ = h.sum.Write(b[:n])
 	h.left -= n
 	return len(b), nil
 }
@@ -120,7 +118,7 @@ func (a *Archive) otherBranch(ctx context.Context, i int, e *repo.Epoch, l *loca
 		return nil, err
 	}
 	defer history.Close()
-	key := timelineKey{i, l.head.SystemID, t, history.l.head.SHA256}
+	key := timelineKey{i, l.head.SystemID, t, history.l.head.XXH3}
 	a.mu.Lock()
 	c, known := a.timelines[key]
 	a.mu.Unlock()
@@ -136,7 +134,7 @@ func (a *Archive) otherBranch(ctx context.Context, i int, e *repo.Epoch, l *loca
 	if c == nil {
 		return nil, nil
 	}
-	return &ConflictError{Repo: c.Repo, Name: l.head.WALName(), Local: l.head.SHA256, Timeline: t}, nil
+	return &ConflictError{Repo: c.Repo, Name: l.head.WALName(), Local: l.head.XXH3, Timeline: t}, nil
 }
 
 // timelineKey is a history file that was held against a repository's.
@@ -144,5 +142,5 @@ type timelineKey struct {
 	repo   int
 	id     pg.SystemID
 	t      pg.Timeline
-	sha256 string
+	digest string
 }

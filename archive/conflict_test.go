@@ -2,8 +2,6 @@ package archive_test
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/walkeep/walkeep/archive"
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/pg/wal/waltest"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/object"
@@ -42,14 +41,14 @@ func TestSameRecordsOtherPadding(t *testing.T) {
 	// so that a node which cannot decrypt can tell too.
 	head, err := repository(t, "repo1", store, nil).Epoch(cluster).WALHead(ctx, repo.SegmentFile(pg.SegmentName(name)))
 	require.NoError(t, err)
-	require.Len(t, head.RecordsSHA256, 64)
+	require.Len(t, head.RecordsXXH3, 32)
 	require.Empty(t, conflicts(t, store))
 
 	// An older object has no such digest in its head.
 	old := memory.New()
 	e, err := repository(t, "repo1", old, nil).EnsureEpoch(ctx, repo.EpochInfo{SystemID: cluster, PGMajor: 15, SegmentSize: 1 << 20})
 	require.NoError(t, err)
-	head.RecordsSHA256 = ""
+	head.RecordsXXH3 = ""
 	require.NoError(t, repository(t, "repo1", old, nil).Init(ctx))
 	require.NoError(t, e.PutWAL(ctx, head, bytes.NewReader(b)))
 	r, err = newArchive(t, archive.Options{}, old).Push(ctx, newNode(t, cluster, pg.StateArchiveRecovery).file(t, name, other))
@@ -99,7 +98,7 @@ func TestConflict(t *testing.T) {
 			require.Contains(t, c.Error(), c.Stored)
 			require.Contains(t, c.Error(), c.Local)
 			require.NotEqual(t, c.Local, c.Stored)
-			require.Equal(t, fmt.Sprintf("%x", sha256.Sum256(other)), c.Local)
+			require.Equal(t, wal.DigestOf(other).String(), c.Local)
 			require.Len(t, conflicts(t, store), i+1)
 
 			var kept bytes.Buffer

@@ -68,18 +68,18 @@ func (e *ConflictError) Error() string {
 		sound.Damage = nil
 		return fmt.Sprintf("%s; besides, what is archived is damaged: %v", sound.Error(), e.Damage)
 	}
-	kept := fmt.Sprintf("this file (sha256 %s) is kept under conflict/, what was archived stays", e.Local)
+	kept := fmt.Sprintf("this file (xxh3 %s) is kept under conflict/, what was archived stays", e.Local)
 	switch {
 	case e.History():
-		return fmt.Sprintf("TWO SERVERS CHOSE TIMELINE %d: %s has another %s (sha256 %s); %s. From now on all WAL of the server that this file "+
+		return fmt.Sprintf("TWO SERVERS CHOSE TIMELINE %d: %s has another %s (xxh3 %s); %s. From now on all WAL of the server that this file "+
 			"comes from goes under conflict/: decide which of them is the cluster, and stop the other",
 			e.Name.Timeline(), e.Repo, e.Name.Name, e.Stored, kept)
 	case e.Timeline != 0:
 		return fmt.Sprintf("%s is of another timeline %d than the one in %s; %s", e.Name, e.Timeline, e.Repo, kept)
 	case e.Undecided:
-		return fmt.Sprintf("%s has %s with other content (sha256 %s), perhaps only other padding; %s", e.Repo, e.Name, e.Stored, kept)
+		return fmt.Sprintf("%s has %s with other content (xxh3 %s), perhaps only other padding; %s", e.Repo, e.Name, e.Stored, kept)
 	}
-	return fmt.Sprintf("%s has %s with other content (sha256 %s): two servers write this timeline; %s", e.Repo, e.Name, e.Stored, kept)
+	return fmt.Sprintf("%s has %s with other content (xxh3 %s): two servers write this timeline; %s", e.Repo, e.Name, e.Stored, kept)
 }
 
 // alert is the constant part of the message, to look for in logs.

@@ -1,8 +1,6 @@
 package archive
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -24,7 +23,7 @@ type File struct {
 
 	mu         sync.Mutex // guards what follows
 	l          *local
-	sum        string // SHA-256 of the whole file, hex; "" before it is known
+	sum        string // digest of the whole file; "" before it is known
 	examined   bool
 	examineErr error
 }
@@ -97,19 +96,19 @@ func (f *File) is(stored repo.WALHead) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.examined && f.examineErr == nil {
-		return stored.SHA256 == f.l.head.SHA256 && stored.Length == f.l.head.Length, nil
+		return stored.XXH3 == f.l.head.XXH3 && stored.Length == f.l.head.Length, nil
 	}
 	if stored.Length != f.size {
 		return false, nil
 	}
 	if f.sum == "" {
-		h := sha256.New()
-		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(f.l.file, 0, f.size), make([]byte, 256<<10)); err != nil {
+		var d wal.Digester
+		if _, err := io.CopyBuffer(struct{ io.Writer }{&d}, io.NewSectionReader(f.l.file, 0, f.size), make([]byte, 256<<10)); err != nil {
 			return false, fmt.Errorf("archive %s: %w", f.base, err)
 		}
-		f.sum = hex.EncodeToString(h.Sum(nil))
+		f.sum = d.Digest().String()
 	}
-	return stored.SHA256 == f.sum, nil
+	return stored.XXH3 == f.sum, nil
 }
 
 // open opens the file at path. Close l.file.

@@ -3,8 +3,6 @@ package archive
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +31,7 @@ type local struct {
 	head       repo.WALHead
 	major      int            // 0 if not known
 	size       pg.SegmentSize // 0 if not known
-	records    [sha256.Size]byte
+	records    wal.Digest
 	pieces     *pieces       // what the file is read into
 	body       *repo.WALBody // what was examined, compressed; nil if it was not
 }
@@ -74,7 +72,7 @@ func (l *local) examineSegment(name pg.SegmentName, kind pg.FileKind, into *repo
 	if kind == pg.FileSegment && !r.Complete && !l.unfinished && inUse(l.control, name) {
 		return refused(l.path, "the server has finished it, but its records end at %s: %s", r.ValidTo, r.StopReason)
 	}
-	l.major, l.size, l.records = r.Major, r.SegmentSize, r.RecordsSHA256
+	l.major, l.size, l.records = r.Major, r.SegmentSize, r.RecordsDigest
 	l.head = headOf(name, r)
 	if kind == pg.FileSegment && r.Complete {
 		l.head.Changes = r.Changes
@@ -144,13 +142,13 @@ func headOf(name pg.SegmentName, r wal.Report) repo.WALHead {
 	h := repo.WALHead{
 		Kind: repo.WALKind(pg.FileSegment), Name: string(name), SystemID: r.SystemID, Timeline: name.Timeline(),
 		SegmentSize: r.SegmentSize, PGMajor: r.Major,
-		SHA256: hex.EncodeToString(r.SHA256[:]), Length: r.Length,
+		XXH3: r.Digest.String(), Length: r.Length,
 		Start: r.Start, ValidTo: r.ValidTo, Complete: r.Complete,
 		FirstCommit: timeOrNil(r.FirstCommit), LastCommit: timeOrNil(r.LastCommit), Commits: r.Commits,
 		MinXID: r.MinXID, MaxXID: r.MaxXID,
 	}
-	if r.Complete && r.RecordsSHA256 != r.SHA256 {
-		h.RecordsSHA256 = hex.EncodeToString(r.RecordsSHA256[:])
+	if r.Complete && r.RecordsDigest != r.Digest {
+		h.RecordsXXH3 = r.RecordsDigest.String()
 	}
 	for _, p := range r.RestorePoints {
 		h.RestorePoints = append(h.RestorePoints, repo.RestorePoint{Name: p.Name, LSN: p.LSN, Time: p.Time})
@@ -170,11 +168,11 @@ func timeOrNil(t time.Time) *time.Time {
 func (l *local) cutToPartial() error {
 	l.head.Kind = repo.WALKind(pg.FilePartial)
 	l.head.Length = int64(l.head.ValidTo - l.head.Start)
-	sum := sha256.New()
-	if _, err := io.Copy(sum, l.plain()); err != nil {
+	var sum wal.Digester
+	if _, err := io.Copy(&sum, l.plain()); err != nil {
 		return fmt.Errorf("archive %s: %w", l.head.Name, err)
 	}
-	l.head.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	l.head.XXH3 = sum.Digest().String()
 	return nil
 }
 
@@ -200,8 +198,7 @@ func (l *local) examineSmall(kind pg.FileKind) error {
 	if err != nil {
 		return &RefusedError{File: l.path, Err: err}
 	}
-	sum := sha256.Sum256(b)
-	l.head.SHA256, l.head.Length = hex.EncodeToString(sum[:]), int64(len(b))
+	l.head.XXH3, l.head.Length = wal.DigestOf(b).String(), int64(len(b))
 	return nil
 }
 

@@ -118,7 +118,7 @@ func (a *Archive) pushAll(ctx context.Context, f *File, results []RepoResult) (h
 }
 
 // PushTo archives the file in the i-th of Options.Repos. One that is there
-// already costs one small read of the repository and the file's SHA-256. A
+// already costs one small read of the repository and the file's digest. A
 // [Conflict] is no error; it is logged. Errors: *RefusedError, which is the same
 // for every repository, and else a *RepoError.
 func (a *Archive) PushTo(ctx context.Context, i int, f *File) (Outcome, error) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -305,14 +306,14 @@ func (p *repairer) sameTimeline(ctx context.Context, i int, name repo.WALName) e
 	if err != nil {
 		return &targetError{err}
 	}
-	var sum hashWriter
+	var sum wal.Digester
 	err = p.Sources[i].Fetch(ctx, repo.HistoryFile(t), &sum)
 	switch {
 	case errors.Is(err, ErrSourceLacks):
 		err = nil
 	case err != nil:
 		return err // not remembered: it may have been a hiccup
-	case sum.hex() != own.SHA256:
+	case sum.Digest().String() != own.XXH3:
 		err = fmt.Errorf("%w: its timeline %d is another one, with another history file", errUnfit, t)
 	}
 	p.mu.Lock()

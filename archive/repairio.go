@@ -2,10 +2,7 @@ package archive
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,21 +29,6 @@ func (w *roomyWriter) Write(b []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
-}
-
-// hashWriter is the SHA-256 of what is written to it. The zero value is ready.
-type hashWriter struct{ sum hash.Hash }
-
-func (w *hashWriter) Write(b []byte) (int, error) {
-	if w.sum == nil {
-		w.sum = sha256.New()
-	}
-	return w.sum.Write(b)
-}
-
-func (w *hashWriter) hex() string {
-	_, _ = w.Write(nil)
-	return hex.EncodeToString(w.sum.Sum(nil))
 }
 
 // Has implements [Prober].

@@ -2,8 +2,6 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -86,7 +85,7 @@ func put(ctx context.Context, path string, id pg.SystemID, size pg.SegmentSize, 
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(b)
+	sum := wal.DigestOf(b)
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -94,7 +93,7 @@ func put(ctx context.Context, path string, id pg.SystemID, size pg.SegmentSize, 
 	defer f.Close()
 	err = r.Epoch(id).PutWAL(ctx, repo.WALHead{
 		Kind: repo.WALKind(pg.FileSegment), Name: string(name), SystemID: id, Timeline: name.Timeline(), SegmentSize: size, PGMajor: 15,
-		SHA256: hex.EncodeToString(sum[:]), Length: int64(len(b)), Start: size.Start(n), ValidTo: size.Start(n + 1), Complete: true,
+		XXH3: sum.String(), Length: int64(len(b)), Start: size.Start(n), ValidTo: size.Start(n + 1), Complete: true,
 	}, f)
 	if errors.Is(err, repo.ErrExists) {
 		return nil

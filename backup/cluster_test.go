@@ -3,9 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/walkeep/walkeep/pg"
 	"github.com/walkeep/walkeep/pg/server"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/codec"
 	"github.com/walkeep/walkeep/repo/object"
@@ -177,11 +176,11 @@ func (c *cluster) archive(e *repo.Epoch) {
 	size := pg.DefaultSegmentSize
 	for n := size.SegmentOf(testStart + c.moved); n <= size.SegmentOf(testStop+c.moved-1); n++ {
 		body := []byte("wal " + fmt.Sprint(n))
-		sum := sha256.Sum256(body)
+		sum := wal.DigestOf(body)
 		// An error leaves a hole, as with the real archiver.
 		_ = e.PutWAL(context.Background(), repo.WALHead{
 			Kind: repo.WALKind(pg.FileSegment), Name: string(size.Name(1, n)), SystemID: testSystem, Timeline: 1,
-			SegmentSize: size, PGMajor: 15, SHA256: hex.EncodeToString(sum[:]), Length: int64(len(body)),
+			SegmentSize: size, PGMajor: 15, XXH3: sum.String(), Length: int64(len(body)),
 			Start: size.Start(n), ValidTo: size.Start(n + 1), Complete: true,
 		}, bytes.NewReader(body))
 	}

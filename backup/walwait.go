@@ -3,8 +3,6 @@ package backup
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -205,16 +204,16 @@ func putHistory(ctx context.Context, t *target, from Source, tl pg.Timeline, maj
 	if _, err := pg.ParseHistory(tl, b); err != nil {
 		return fmt.Errorf("%s: %w", name.Name, err)
 	}
-	sum := sha256.Sum256(b)
+	digest := wal.DigestOf(b).String()
 	if !missing {
-		if stored.SHA256 != hex.EncodeToString(sum[:]) {
+		if stored.XXH3 != digest {
 			return fmt.Errorf("another server has archived another timeline %d: %s in %s is not the one of this server, so its WAL is not in wal/", tl, name.Name, t.repo.Name())
 		}
 		return nil
 	}
 	err = t.epoch.PutWAL(ctx, repo.WALHead{
 		Kind: repo.WALKind(pg.FileHistory), Name: name.Name, SystemID: t.epoch.SystemID(), Timeline: tl,
-		PGMajor: major, SHA256: hex.EncodeToString(sum[:]), Length: int64(len(b)),
+		PGMajor: major, XXH3: digest, Length: int64(len(b)),
 	}, bytes.NewReader(b))
 	if err != nil && !errors.Is(err, repo.ErrExists) {
 		return fmt.Errorf("archive %s: %w", name.Name, err)

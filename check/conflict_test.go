@@ -2,13 +2,12 @@ package check
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/object/memory"
 )
@@ -24,9 +23,9 @@ func TestConflicts(t *testing.T) {
 	e, err := r.EnsureEpoch(ctx, repo.EpochInfo{SystemID: 7001, PGMajor: 15, SegmentSize: 1 << 20})
 	require.NoError(t, err)
 	conflict := func(kind pg.FileKind, name string) {
-		sum := sha256.Sum256([]byte(name))
+		sum := wal.DigestOf([]byte(name))
 		require.NoError(t, e.PutConflict(ctx, repo.WALHead{
-			Kind: repo.WALKind(kind), Name: name, SystemID: 7001, Timeline: 2, SHA256: hex.EncodeToString(sum[:]), Length: int64(len(name)),
+			Kind: repo.WALKind(kind), Name: name, SystemID: 7001, Timeline: 2, XXH3: sum.String(), Length: int64(len(name)),
 		}, bytes.NewReader([]byte(name))))
 	}
 	conflict(pg.FileSegment, "000000020000000000000003")

@@ -3,7 +3,6 @@ package check
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,7 +78,7 @@ func (a *archiver) pass(ctx context.Context) {
 			}
 			_ = epoch.PutWAL(ctx, repo.WALHead{
 				Kind: repo.WALKind(pg.FileSegment), Name: string(name), SystemID: w.SystemID, Timeline: w.Timeline, SegmentSize: w.SegmentSize,
-				PGMajor: w.Major, SHA256: hex.EncodeToString(w.SHA256[:]), Length: w.Length, Start: w.Start, ValidTo: w.ValidTo, Complete: true,
+				PGMajor: w.Major, XXH3: w.Digest.String(), Length: w.Length, Start: w.Start, ValidTo: w.ValidTo, Complete: true,
 			}, bytes.NewReader(b))
 		}
 		a.done[e.Name()] = true

@@ -127,7 +127,7 @@ func (p *repository) checkConflicts(ctx context.Context, id pg.SystemID) {
 	}
 	for _, c := range all {
 		if c.History() {
-			p.fail("conflicts", fmt.Sprintf("two servers chose timeline %d: a second %s (sha256 %s) is under conflict/", c.Name.Timeline(), c.Name.Name, c.Name.Conflict),
+			p.fail("conflicts", fmt.Sprintf("two servers chose timeline %d: a second %s (xxh3 %s) is under conflict/", c.Name.Timeline(), c.Name.Name, c.Name.Conflict),
 				"Decide which of them is the cluster and stop the other: only the WAL of the one that was first is restored from. Then take a full backup.")
 			return
 		}

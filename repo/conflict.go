@@ -2,11 +2,13 @@ package repo
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"strings"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo/object"
 )
 
@@ -22,10 +24,10 @@ type Conflict struct {
 // timelines.
 func (c Conflict) History() bool { return c.Name.Kind == pg.FileHistory }
 
-// Conflicting is the name under which a file with that SHA-256 (hex) is kept
+// Conflicting is the name under which a file with that [wal.Digest] (hex) is kept
 // if its own name is taken.
-func (n WALName) Conflicting(sha256 string) WALName {
-	return WALName{Kind: n.Kind, Name: n.Name, Conflict: sha256}
+func (n WALName) Conflicting(digest string) WALName {
+	return WALName{Kind: n.Kind, Name: n.Name, Conflict: digest}
 }
 
 // File is the name that PostgreSQL has for it.
@@ -37,9 +39,9 @@ func (n WALName) File() string {
 }
 
 // PutConflict stores a file of pg_wal, as PutWAL does, under the key of
-// head.WALName().Conflicting(head.SHA256).
+// head.WALName().Conflicting(head.XXH3).
 func (e *Epoch) PutConflict(ctx context.Context, head WALHead, body io.Reader) error {
-	return e.putFile(ctx, head.WALName().Conflicting(head.SHA256), head, body)
+	return e.putFile(ctx, head.WALName().Conflicting(head.XXH3), head, body)
 }
 
 // Conflicts lists the conflicting files of timeline t (0: of all), by name.
@@ -61,7 +63,7 @@ func (e *Epoch) Conflicts(ctx context.Context, t pg.Timeline) (found []Conflict,
 // parseConflictKey reads the last part of a conflicting file's key.
 func parseConflictKey(base string) (WALName, bool) {
 	dot := strings.LastIndexByte(base, '.')
-	if dot < 0 || !isDigest(base[dot+1:]) {
+	if dot < 0 || !isWALDigest(base[dot+1:]) {
 		return WALName{}, false
 	}
 	name, kind := base[:dot], pg.KindOf(base[:dot])
@@ -72,7 +74,12 @@ func parseConflictKey(base string) (WALName, bool) {
 }
 
 // isDigest reports whether s is a SHA-256 as we write it.
-func isDigest(s string) bool {
+func isDigest(s string) bool { return isLowerHex(s, sha256.Size) }
+
+// isWALDigest reports whether s is a [wal.Digest] as we write it.
+func isWALDigest(s string) bool { return isLowerHex(s, len(wal.Digest{})) }
+
+func isLowerHex(s string, size int) bool {
 	sum, err := hex.DecodeString(s)
-	return err == nil && len(sum) == 32 && hex.EncodeToString(sum) == s
+	return err == nil && len(sum) == size && hex.EncodeToString(sum) == s
 }

@@ -190,7 +190,7 @@ func TestFormatKeys(t *testing.T) {
 	parts := map[string]string{
 		"sysid": "[1-9][0-9]*", "timeline": "[0-9A-F]{8}", "log": "[0-9A-F]{8}", "segment": "[0-9A-F]{24}", "offset": "[0-9A-F]{8}",
 		"lsn": "[0-9A-F]{16}", "label": "[0-9]{8}-[0-9]{6}F(_[0-9]{8}-[0-9]{6}[DI])?", "number": "[0-9a-f]{8}", "name": "[-A-Za-z0-9_.]+",
-		"file": ".*", "sha256": "[0-9a-f]{64}", "token": "[A-Z2-7]{26}",
+		"file": ".*", "sha256": "[0-9a-f]{64}", "xxh3": "[0-9a-f]{32}", "token": "[A-Z2-7]{26}",
 		"run": "[0-9]{8}-[0-9]{6}-[A-Z2-7]{26}", "part": "(begin|end)",
 	}
 	var patterns []*regexp.Regexp
@@ -229,7 +229,7 @@ func sectionOf(page, title string) string {
 	return section
 }
 
-// A stranger restores with Python's standard library, zstd and age.
+// A stranger restores with Python's standard library, zstd, age and xxh128sum.
 func TestStranger(t *testing.T) {
 	ctx := context.Background()
 	script, err := filepath.Abs("testdata/stranger/restore.py")

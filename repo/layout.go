@@ -39,7 +39,7 @@ func (e *Epoch) segmentKey(n pg.SegmentName) string {
 func (e *Epoch) walKey(n WALName) (string, error) {
 	if kind := pg.KindOf(n.Name); kind == n.Kind || kind == pg.FileSegment && n.Kind == pg.FilePartial {
 		if n.Conflict != "" {
-			if kind == pg.FilePartial || kind == pg.FileUnknown || !isDigest(n.Conflict) {
+			if kind == pg.FilePartial || kind == pg.FileUnknown || !isWALDigest(n.Conflict) {
 				return "", fmt.Errorf("not a file that the archive keeps: %q in conflict %q", n.Name, n.Conflict)
 			}
 			return e.prefix("conflict") + n.File() + "." + n.Conflict, nil

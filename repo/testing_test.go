@@ -3,8 +3,6 @@ package repo
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo/codec"
 	"github.com/walkeep/walkeep/repo/object"
 	"github.com/walkeep/walkeep/repo/object/memory"
@@ -259,10 +258,10 @@ func readChunk(ctx context.Context, e *Epoch, ref PackRef, dec *codec.Decoder, d
 
 // testHead describes content as a file of pg_wal.
 func testHead(name WALName, content []byte) WALHead {
-	sum := sha256.Sum256(content)
+	sum := wal.DigestOf(content)
 	h := WALHead{
 		Kind: WALKind(name.Kind), Name: name.Name, SystemID: testSystem, Timeline: name.Timeline(), PGMajor: 15,
-		SHA256: hex.EncodeToString(sum[:]), Length: int64(len(content)), ValidTo: name.ValidTo,
+		XXH3: sum.String(), Length: int64(len(content)), ValidTo: name.ValidTo,
 	}
 	if name.Kind == pg.FileSegment {
 		no, _ := pg.SegmentName(name.Name).Number(1 << 20)
@@ -283,7 +282,7 @@ func putWAL(t testing.TB, e *Epoch, name WALName, content []byte, change func(*W
 func putConflict(t testing.TB, e *Epoch, name WALName, content []byte) WALName {
 	h := testHead(name, content)
 	require.NoError(t, e.PutConflict(context.Background(), h, bytes.NewReader(content)))
-	return name.Conflicting(h.SHA256)
+	return name.Conflicting(h.XXH3)
 }
 
 func segment(t pg.Timeline, n pg.SegmentNo) WALName {

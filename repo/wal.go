@@ -79,7 +79,7 @@ func (e *Epoch) DeletePartial(ctx context.Context, name WALName) error {
 // String is the file name, for messages.
 func (n WALName) String() string {
 	if n.Conflict != "" {
-		return fmt.Sprintf("%s (in conflict, sha256 %s)", n.File(), n.Conflict)
+		return fmt.Sprintf("%s (in conflict, xxh3 %s)", n.File(), n.Conflict)
 	}
 	if n.Kind == pg.FilePartial {
 		return fmt.Sprintf("%s.partial (valid to %s)", n.Name, n.ValidTo)
@@ -139,7 +139,7 @@ type WALHead struct {
 	Timeline    pg.Timeline    `json:"timeline"`
 	SegmentSize pg.SegmentSize `json:"segment_size,omitempty"` // 0 for history and label files
 	PGMajor     int            `json:"pg_major,omitempty"`
-	SHA256      string         `json:"sha256"` // of the plain file, lower-case hex
+	XXH3        string         `json:"xxh3"`   // [wal.Digest] of the plain file
 	Length      int64          `json:"length"` // of the plain file
 	Start       pg.LSN         `json:"start,omitempty"`
 	ValidTo     pg.LSN         `json:"valid_to,omitempty"` // end of the last whole record, or of the segment
@@ -152,10 +152,10 @@ type WALHead struct {
 
 	RestorePoints []RestorePoint `json:"restore_points,omitempty"`
 
-	// RecordsSHA256, of a complete segment that ends in a switch record only:
-	// of the bytes before ValidTo, hex. Segments where it agrees differ in
+	// RecordsXXH3, of a complete segment that ends in a switch record only:
+	// of the bytes before ValidTo. Segments where it agrees differ in
 	// padding at most.
-	RecordsSHA256 string `json:"records_sha256,omitempty"`
+	RecordsXXH3 string `json:"records_xxh3,omitempty"`
 
 	// Changes are the block changes of a segment, which are stored beside the
 	// head; nil: none are known. Only for PutWAL; see Epoch.WALChanges.
@@ -175,15 +175,15 @@ func (h WALHead) WALName() WALName {
 func (h *WALHead) check(e *Epoch, name WALName) error {
 	own := h.WALName()
 	if name.Conflict != "" {
-		own = own.Conflicting(h.SHA256)
+		own = own.Conflicting(h.XXH3)
 	}
 	switch {
 	case own != name:
 		return fmt.Errorf("it is the head of %s", own)
 	case h.SystemID != e.id:
 		return fmt.Errorf("it is of cluster %s", h.SystemID)
-	case !isDigest(h.SHA256):
-		return errors.New("no SHA-256 in its head")
+	case !isWALDigest(h.XXH3):
+		return errors.New("no XXH3 in its head")
 	case h.Length < 0 || h.Length > 1<<30: // the largest wal_segment_size
 		return fmt.Errorf("a length of %d bytes in its head", h.Length)
 	case h.Timeline != name.Timeline():

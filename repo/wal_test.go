@@ -93,7 +93,7 @@ func TestConflicts(t *testing.T) {
 
 			// An object is what its key says, or damaged.
 			b := get(t, store, "7212345678901234567/conflict/"+base+"."+n.Conflict)
-			other := name.Conflicting(strings.Repeat("0", 64))
+			other := name.Conflicting(strings.Repeat("0", 32))
 			key, err := e.walKey(other)
 			require.NoError(t, err)
 			put(t, store, key, b)
@@ -165,7 +165,7 @@ func TestWALRefusesHeads(t *testing.T) {
 		"kind":     func(h *WALHead) { h.Kind = WALKind(pg.FileHistory) },
 		"no kind":  func(h *WALHead) { h.Kind = 0 },
 		"system":   func(h *WALHead) { h.SystemID = 5 },
-		"digest":   func(h *WALHead) { h.SHA256 = strings.ToUpper(h.SHA256) },
+		"digest":   func(h *WALHead) { h.XXH3 = strings.ToUpper(h.XXH3) },
 		"length":   func(h *WALHead) { h.Length = -1 },
 		"timeline": func(h *WALHead) { h.Timeline = 7 },
 		"huge":     func(h *WALHead) { h.RestorePoints = make([]RestorePoint, 20000) },

@@ -3,13 +3,12 @@ package repo
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo/codec"
 )
 
@@ -53,8 +52,8 @@ func TestWALChanges(t *testing.T) {
 			var b bytes.Buffer
 			_, err = e.GetWAL(ctx, file, &b)
 			require.NoError(t, err)
-			sum := sha256.Sum256(b.Bytes())
-			require.Equal(t, head.SHA256, hex.EncodeToString(sum[:]))
+			digest := wal.DigestOf(b.Bytes())
+			require.Equal(t, head.XXH3, digest.String())
 		}
 		_, err := e.WALChanges(ctx, pg.SegmentName(segment(1, 99).Name))
 		require.ErrorIs(t, err, ErrNotFound)

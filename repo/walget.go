@@ -3,7 +3,6 @@ package repo
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo/codec"
 )
 
@@ -176,7 +176,7 @@ func (g *walReader) read() error {
 		return err
 	}
 	g.stored.Reset()
-	digest := sha256.New()
+	var digest wal.Digester
 	var length int64
 	for f.Magic != walTailMagic {
 		_, _ = g.stored.Write(f.Raw)
@@ -187,7 +187,7 @@ func (g *walReader) read() error {
 			if g.plain, err = g.dec.Append(g.plain[:0], f.Raw, f.Plain); err != nil {
 				return err
 			}
-			digest.Write(g.plain)
+			_, _ = digest.Write(g.plain)
 			if _, g.writeErr = g.w.Write(g.plain); g.writeErr != nil {
 				return g.writeErr
 			}
@@ -202,7 +202,7 @@ func (g *walReader) read() error {
 	if err := g.checkTail(f.Payload); err != nil {
 		return err
 	}
-	if length != g.head.Length || hex.EncodeToString(digest.Sum(nil)) != g.head.SHA256 {
+	if length != g.head.Length || digest.Digest().String() != g.head.XXH3 {
 		return errors.New("its content is not what its head says")
 	}
 	if _, err := g.frames.Next(); err != io.EOF {

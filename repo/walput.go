@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 
 	"filippo.io/age"
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walkeep/walkeep/internal/cores"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo/codec"
 	"github.com/walkeep/walkeep/repo/object"
 )
@@ -66,7 +65,7 @@ func (e *Epoch) putFile(ctx context.Context, name WALName, head WALHead, body io
 		return fmt.Errorf("store %s: %w", key, cmp.Or(err, ErrChangedWhileRead))
 	}
 	plain = plain[:n]
-	if sum := sha256.Sum256(plain); int64(n) != head.Length || hex.EncodeToString(sum[:]) != head.SHA256 {
+	if int64(n) != head.Length || wal.DigestOf(plain).String() != head.XXH3 {
 		return fmt.Errorf("store %s: %w", key, ErrChangedWhileRead)
 	}
 	made, err := e.r.compressAll(plain)
@@ -308,8 +307,8 @@ type walStream struct {
 	enc    *codec.Encoder
 	head   WALHead
 	body   io.Reader
-	digest hash.Hash   // of the plain file
-	stored xxh3.Hasher // of what was yielded
+	digest wal.Digester // of the plain file
+	stored xxh3.Hasher  // of what was yielded
 	plain  []byte
 	out    []byte // what is next
 	unread []byte // the part of out that was not read yet
@@ -320,7 +319,7 @@ type walStream struct {
 }
 
 func newWALStream(enc *codec.Encoder, head WALHead, front walFront, body io.Reader) *walStream {
-	s := &walStream{enc: enc, head: head, body: body, digest: sha256.New()}
+	s := &walStream{enc: enc, head: head, body: body}
 	s.plain = make([]byte, min(WALFrame, max(1, head.Length)))
 	s.stored.Reset()
 	s.out = front.frames()
@@ -361,7 +360,7 @@ func (s *walStream) next() error {
 	}
 	s.frames++
 	s.length += int64(n)
-	s.digest.Write(s.plain[:n])
+	_, _ = s.digest.Write(s.plain[:n])
 	if s.out, err = s.enc.Append(s.out[:0], s.plain[:n]); err != nil {
 		return err
 	}
@@ -372,7 +371,7 @@ func (s *walStream) next() error {
 
 // end yields the tail, or an error that keeps the object from being stored.
 func (s *walStream) end() error {
-	if s.length != s.head.Length || hex.EncodeToString(s.digest.Sum(nil)) != s.head.SHA256 {
+	if s.length != s.head.Length || s.digest.Digest().String() != s.head.XXH3 {
 		return ErrChangedWhileRead
 	}
 	var err error

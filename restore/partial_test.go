@@ -3,8 +3,6 @@ package restore
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 )
 
@@ -106,11 +105,11 @@ func TestRunPartial(t *testing.T) {
 	sum := s.backup(syntheticContent(rand.New(rand.NewPCG(5, 5))), repo.Full, 50_000, nil)
 	const name = pg.SegmentName("000000010000000000000002")
 	records := []byte("the last bytes of a dead timeline")
-	digest := sha256.Sum256(records)
+	digest := wal.DigestOf(records)
 	validTo := pg.LSN(32<<20 + len(records))
 	require.NoError(t, s.epoch.PutWAL(t.Context(), repo.WALHead{
 		Kind: repo.WALKind(pg.FilePartial), Name: string(name), SystemID: syntheticID, Timeline: 1, SegmentSize: 16 << 20, PGMajor: 15,
-		SHA256: hex.EncodeToString(digest[:]), Length: int64(len(records)), Start: 32 << 20, ValidTo: validTo,
+		XXH3: digest.String(), Length: int64(len(records)), Start: 32 << 20, ValidTo: validTo,
 	}, bytes.NewReader(records)))
 	plan := s.plan(sum)
 	plan.Partial = &repo.Partial{Segment: name, ValidTo: validTo}

@@ -2,8 +2,6 @@ package restore
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/pg/wal/waltest"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/object"
@@ -32,10 +31,10 @@ func (s *synthetic) archive(name pg.SegmentName, content []byte, validTo pg.LSN)
 	if validTo != 0 {
 		kind, content = pg.FilePartial, content[:validTo-size.Start(n)]
 	}
-	digest := sha256.Sum256(content)
+	digest := wal.DigestOf(content)
 	require.NoError(s.t, s.epoch.PutWAL(s.t.Context(), repo.WALHead{
 		Kind: repo.WALKind(kind), Name: string(name), SystemID: syntheticID, Timeline: name.Timeline(), SegmentSize: size, PGMajor: 15,
-		SHA256: hex.EncodeToString(digest[:]), Length: int64(len(content)), Start: size.Start(n),
+		XXH3: digest.String(), Length: int64(len(content)), Start: size.Start(n),
 		ValidTo: max(validTo, size.Start(n)), Complete: validTo == 0,
 	}, bytes.NewReader(content)))
 }
@@ -44,10 +43,10 @@ func (s *synthetic) archive(name pg.SegmentName, content []byte, validTo pg.LSN)
 func (s *synthetic) archiveHistory(at pg.LSN) {
 	s.t.Helper()
 	content := []byte(fmt.Sprintf("1\t%s\tno recovery target specified\n", at))
-	digest := sha256.Sum256(content)
+	digest := wal.DigestOf(content)
 	require.NoError(s.t, s.epoch.PutWAL(s.t.Context(), repo.WALHead{
 		Kind: repo.WALKind(pg.FileHistory), Name: pg.HistoryName(2), SystemID: syntheticID, Timeline: 2,
-		SHA256: hex.EncodeToString(digest[:]), Length: int64(len(content)),
+		XXH3: digest.String(), Length: int64(len(content)),
 	}, bytes.NewReader(content)))
 }
 

@@ -3,8 +3,6 @@ package retention
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"slices"
@@ -17,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/codec"
 	"github.com/walkeep/walkeep/repo/object"
@@ -54,13 +53,13 @@ func newSiteIn(t testing.TB, store object.Store) *site {
 func (s *site) epoch() *repo.Epoch { return open(s.t, s.store).Epoch(testSystem) }
 
 func (s *site) segments(from, to pg.SegmentNo) {
-	sum := sha256.Sum256(s.wal)
+	sum := wal.DigestOf(s.wal)
 	e := s.epoch()
 	for n := from; n <= to; n++ {
 		name := repo.SegmentFile(testSize.Name(1, n))
 		require.NoError(s.t, e.PutWAL(context.Background(), repo.WALHead{
 			Kind: repo.WALKind(name.Kind), Name: name.Name, SystemID: testSystem, Timeline: 1, PGMajor: 15, SegmentSize: testSize,
-			SHA256: hex.EncodeToString(sum[:]), Length: int64(testSize), Start: testSize.Start(n), ValidTo: testSize.Start(n + 1), Complete: true,
+			XXH3: sum.String(), Length: int64(testSize), Start: testSize.Start(n), ValidTo: testSize.Start(n + 1), Complete: true,
 		}, bytes.NewReader(s.wal)))
 	}
 }

@@ -6,7 +6,7 @@
 #   scripts/install-packages.sh zstd age   only these
 set -eu
 
-packages=${*:-postgresql-15 zstd lz4 age pgbackrest hyperfine python3 etcd-server patroni iproute2 chromium-headless-shell prometheus systemd}
+packages=${*:-postgresql-15 zstd lz4 age xxhash pgbackrest hyperfine python3 etcd-server patroni iproute2 chromium-headless-shell prometheus systemd}
 
 # A package counts as there when its program is: where somebody installed zstd
 # from source, apt need not do it again.
@@ -15,6 +15,7 @@ there() {
     postgresql-15) [ -x /usr/lib/postgresql/15/bin/postgres ] && [ -x /usr/lib/postgresql/15/bin/pg_verifybackup ] ;;
     etcd-server) command -v etcd >/dev/null 2>&1 ;;
     iproute2) command -v ip >/dev/null 2>&1 ;;
+    xxhash) command -v xxh128sum >/dev/null 2>&1 ;;
     systemd) command -v systemd-analyze >/dev/null 2>&1 ;;
     prometheus) command -v promtool >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null 2>&1 ;;

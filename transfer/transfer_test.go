@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/codec"
 	"github.com/walkeep/walkeep/repo/object"
@@ -82,11 +82,11 @@ func fill(t testing.TB, r *repo.Repository) {
 
 func segment(t testing.TB, e *repo.Epoch, n pg.SegmentNo, salt string) {
 	content := bytes.Repeat([]byte(fmt.Sprint(salt, n)), 1000)
-	sum := sha256.Sum256(content)
+	sum := wal.DigestOf(content)
 	name := repo.SegmentFile(testSize.Name(1, n))
 	require.NoError(t, e.PutWAL(context.Background(), repo.WALHead{
 		Kind: repo.WALKind(name.Kind), Name: name.Name, SystemID: testSystem, Timeline: 1, PGMajor: 15, SegmentSize: testSize,
-		SHA256: hex.EncodeToString(sum[:]), Length: int64(len(content)), Start: testSize.Start(n), ValidTo: testSize.Start(n + 1), Complete: true,
+		XXH3: sum.String(), Length: int64(len(content)), Start: testSize.Start(n), ValidTo: testSize.Start(n + 1), Complete: true,
 		Changes: &pg.BlockChanges{Relations: map[pg.RelFile]*pg.RelChanges{{Tablespace: 1663, Database: 5, Number: 16384}: {Blocks: []uint32{uint32(n)}}}},
 	}, bytes.NewReader(content)))
 }

@@ -145,7 +145,7 @@ func (c *copying) sameFile(ctx context.Context, name repo.WALName) error {
 	if err != nil {
 		return err
 	}
-	if one.SHA256 != two.SHA256 && (one.RecordsSHA256 == "" || one.RecordsSHA256 != two.RecordsSHA256 || one.ValidTo != two.ValidTo) {
+	if one.XXH3 != two.XXH3 && (one.RecordsXXH3 == "" || one.RecordsXXH3 != two.RecordsXXH3 || one.ValidTo != two.ValidTo) {
 		return fmt.Errorf("%s is another file in %s than in %s: the backup cannot be restored with it", name, c.To.Name(), c.From.Name())
 	}
 	return nil

@@ -3,9 +3,7 @@ package verify
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/pg/wal/waltest"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/codec"
@@ -52,11 +51,11 @@ func fill(t testing.TB, r *repo.Repository) {
 		stream.Commit(uint32(700+n), testTime)
 		stream.Switch()
 		_, content := stream.Segment(int(n - 1))
-		sum := sha256.Sum256(content)
+		sum := wal.DigestOf(content)
 		name := repo.SegmentFile(testSize.Name(1, n))
 		require.NoError(t, e.PutWAL(ctx, repo.WALHead{
 			Kind: repo.WALKind(name.Kind), Name: name.Name, SystemID: testSystem, Timeline: 1, PGMajor: 15, SegmentSize: testSize,
-			SHA256: hex.EncodeToString(sum[:]), Length: int64(testSize), Start: testSize.Start(n), ValidTo: testSize.Start(n + 1), Complete: true,
+			XXH3: sum.String(), Length: int64(testSize), Start: testSize.Start(n), ValidTo: testSize.Start(n + 1), Complete: true,
 		}, bytes.NewReader(content)))
 	}
 	full := backup(t, e, repo.Full, "", nil, testTime)
@@ -241,11 +240,11 @@ func TestFullLooksInside(t *testing.T) {
 	fill(t, r)
 	e := r.Epoch(testSystem)
 	content := make([]byte, testSize)
-	sum := sha256.Sum256(content)
+	sum := wal.DigestOf(content)
 	name := repo.SegmentFile(testSize.Name(1, 6))
 	require.NoError(t, e.PutWAL(t.Context(), repo.WALHead{
 		Kind: repo.WALKind(name.Kind), Name: name.Name, SystemID: testSystem, Timeline: 1, PGMajor: 15, SegmentSize: testSize,
-		SHA256: hex.EncodeToString(sum[:]), Length: int64(testSize), Start: testSize.Start(6), ValidTo: testSize.Start(7), Complete: true,
+		XXH3: sum.String(), Length: int64(testSize), Start: testSize.Start(6), ValidTo: testSize.Start(7), Complete: true,
 	}, bytes.NewReader(content)))
 	_, err := Run(t.Context(), r, options(Stored))
 	require.NoError(t, err)

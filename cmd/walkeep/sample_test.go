@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"hash/crc32"
 	"time"
 
@@ -12,6 +10,7 @@ import (
 
 	"github.com/walkeep/walkeep/config"
 	"github.com/walkeep/walkeep/pg"
+	"github.com/walkeep/walkeep/pg/wal"
 	"github.com/walkeep/walkeep/pg/wal/waltest"
 	"github.com/walkeep/walkeep/repo"
 	"github.com/walkeep/walkeep/repo/codec"
@@ -85,10 +84,10 @@ func storeSampleIn(ctx context.Context, r *repo.Repository) error {
 }
 
 func sampleHead(t pg.Timeline, content []byte) repo.WALHead {
-	sum := sha256.Sum256(content)
+	sum := wal.DigestOf(content)
 	return repo.WALHead{
 		SystemID: sampleSystem, Timeline: t, PGMajor: 15,
-		SHA256: hex.EncodeToString(sum[:]), Length: int64(len(content)),
+		XXH3: sum.String(), Length: int64(len(content)),
 	}
 }
 

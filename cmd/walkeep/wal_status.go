@@ -127,22 +127,22 @@ type walPartial struct {
 }
 
 type walConflict struct {
-	File   string `json:"file"`
-	SHA256 string `json:"sha256"`
+	File string `json:"file"`
+	XXH3 string `json:"xxh3"`
 }
 
 // String is the file, with its digest if that is known.
 func (c walConflict) String() string {
-	if c.SHA256 == "" {
+	if c.XXH3 == "" {
 		return c.File
 	}
-	return c.File + " (sha256 " + c.SHA256 + ")"
+	return c.File + " (xxh3 " + c.XXH3 + ")"
 }
 
 func walConflicts(all []repo.Conflict) []walConflict {
 	conflicts := []walConflict{}
 	for _, f := range all {
-		conflicts = append(conflicts, walConflict{File: f.Name.File(), SHA256: f.Name.Conflict})
+		conflicts = append(conflicts, walConflict{File: f.Name.File(), XXH3: f.Name.Conflict})
 	}
 	return conflicts
 }

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -86,10 +85,10 @@ type Report struct {
 	Changes *pg.BlockChanges
 
 	Length int64 // bytes read
-	SHA256 [sha256.Size]byte
-	// RecordsSHA256 is the digest of the bytes before ValidTo, if Complete:
+	Digest Digest
+	// RecordsDigest is the digest of the bytes before ValidTo, if Complete:
 	// two segments where it agrees differ in padding at most.
-	RecordsSHA256 [sha256.Size]byte
+	RecordsDigest Digest
 }
 
 // chunk is how much is read, walked and hashed at a time: a multiple of every
@@ -149,7 +148,7 @@ type Examination struct {
 	changes  *collector // nil: not asked for
 	walker   *walker
 	digest   *digester
-	prefixed bool // RecordsSHA256 is set
+	prefixed bool // RecordsDigest is set
 }
 
 // Begin is the beginning of an [Examine]: Next takes the segment's bytes.
@@ -281,8 +280,8 @@ func (x *Examination) Finish() (Report, error) {
 	}
 	rep.Complete = w.mode != stopped && full
 	x.digest.close()
-	x.digest.sum.Sum(rep.SHA256[:0])
-	rep.RecordsSHA256 = x.digest.prefix
+	rep.Digest = x.digest.sum.Digest()
+	rep.RecordsDigest = x.digest.prefix
 	rep.ValidTo = w.validTo
 	rep.Switched = w.mode == switched
 	rep.StopReason = w.why
@@ -293,7 +292,7 @@ func (x *Examination) Finish() (Report, error) {
 	case !full:
 		rep.StopReason = fmt.Sprintf("the file ends after %d of %d bytes", rep.Length, rep.SegmentSize)
 	case !rep.Switched:
-		rep.ValidTo, rep.RecordsSHA256 = w.end, rep.SHA256
+		rep.ValidTo, rep.RecordsDigest = w.end, rep.Digest
 	}
 	return *rep, nil
 }

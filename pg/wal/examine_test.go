@@ -2,7 +2,6 @@ package wal_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -27,7 +26,7 @@ func examine(t *testing.T, name pg.SegmentName, b []byte) wal.Report {
 	t.Helper()
 	r, err := wal.Examine(bytes.NewReader(b), name, 0, wal.Options{SystemID: cluster})
 	require.NoError(t, err)
-	require.Equal(t, sha256.Sum256(b), r.SHA256)
+	require.Equal(t, wal.DigestOf(b), r.Digest)
 	require.Equal(t, int64(len(b)), r.Length)
 	return r
 }
@@ -66,7 +65,7 @@ func TestCompleteSegments(t *testing.T) {
 		require.Equal(t, uint32(700), r.MinXID)
 		require.Equal(t, uint32(702), r.MaxXID)
 		require.Equal(t, []wal.RestorePoint{{Name: "before the change", LSN: point, Time: noon}}, r.RestorePoints)
-		require.Equal(t, r.SHA256, r.RecordsSHA256)
+		require.Equal(t, r.Digest, r.RecordsDigest)
 
 		// It begins with the rest of a record.
 		name, b = s.Segment(1)
@@ -98,7 +97,7 @@ func TestSwitch(t *testing.T) {
 	require.True(t, r.Complete)
 	require.True(t, r.Switched)
 	require.Equal(t, end, r.ValidTo)
-	require.Equal(t, sha256.Sum256(b[:end-r.Start]), r.RecordsSHA256)
+	require.Equal(t, wal.DigestOf(b[:end-r.Start]), r.RecordsDigest)
 
 	// Other padding: leftovers of an older segment.
 	old := waltest.New(cluster)
@@ -108,8 +107,8 @@ func TestSwitch(t *testing.T) {
 	other := append(append([]byte(nil), b[:end-r.Start]...), older[end-r.Start:]...)
 	r2 := examine(t, name, other)
 	require.True(t, r2.Complete)
-	require.Equal(t, r.RecordsSHA256, r2.RecordsSHA256)
-	require.NotEqual(t, r.SHA256, r2.SHA256)
+	require.Equal(t, r.RecordsDigest, r2.RecordsDigest)
+	require.NotEqual(t, r.Digest, r2.Digest)
 
 	// Cut in the padding: all records, but no server takes such a file.
 	r3, err := wal.Examine(bytes.NewReader(b[:900000]), name, 0, wal.Options{})
@@ -572,10 +571,10 @@ func BenchmarkExamine(b *testing.B) {
 			}
 		}
 	})
-	b.Run("sha256-alone", func(b *testing.B) {
+	b.Run("digest-alone", func(b *testing.B) {
 		b.SetBytes(int64(len(seg)))
 		for b.Loop() {
-			sha256.Sum256(seg)
+			wal.DigestOf(seg)
 		}
 	})
 }

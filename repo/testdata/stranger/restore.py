@@ -5,7 +5,8 @@
   restore.py wal    REPO SYSID NAME  FILE   [IDENTITY]   one file of the WAL archive
 
 REPO is the directory of the cluster in a file-system repository. IDENTITY is an
-age key file, for an encrypted one. Needs the zstd (lz4, age) command lines.
+age key file, for an encrypted one. Needs the zstd (lz4, age) command lines, and
+xxh128sum for WAL.
 Tablespaces are restored as directories under TARGET/pg_tblspc.
 """
 import base64
@@ -130,7 +131,8 @@ def wal(repo, sysid, file, target, identity):
     magic, length = struct.unpack("<II", b[:8])
     head = sealed(b[8:8 + length], key)
     data = decompress(b[8 + length:])
-    if magic != 0x184D2A50 or head["name"] != file or [len(data), hashlib.sha256(data).hexdigest()] != [head["length"], head["sha256"]]:
+    digest = run(["xxh128sum"], data).split()[0].decode()
+    if magic != 0x184D2A50 or head["name"] != file or [len(data), digest] != [head["length"], head["xxh3"]]:
         fail(key + " is damaged")
     with open(target, "xb") as f:
         f.write(data)
