@@ -44,7 +44,7 @@ func (k checker) repo(r *Repo, field string) {
 
 func validPrefix(s string) bool {
 	for part := range strings.SplitSeq(s, "/") {
-		if !clusterName.MatchString(part) {
+		if !isClusterName(part) {
 			return false
 		}
 	}

@@ -41,7 +41,7 @@ func (k *Kubernetes) Reviews() bool {
 // Names of Kubernetes: a DNS subdomain for a Lease, a label for a namespace.
 var (
 	kubeName      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-	kubeNamespace = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	kubeNamespace = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 )
 
 const maxKubeName = 253
@@ -54,7 +54,7 @@ func (k checker) kubernetes(c *Kubernetes) {
 	if c.Lease != "" && (!kubeName.MatchString(c.Lease) || len(c.Lease) > maxKubeName) {
 		k.refuse(field+".lease", "found "+quote(c.Lease), "the name of a Lease: lower-case letters, digits, '-' and '.'")
 	}
-	if c.Namespace != "" && !kubeNamespace.MatchString(c.Namespace) {
+	if c.Namespace != "" && !(kubeNamespace.MatchString(c.Namespace) && len(c.Namespace) <= maxName) {
 		k.refuse(field+".namespace", "found "+quote(c.Namespace), "a namespace: 1 to 63 lower-case letters, digits and '-'")
 	}
 	k.absolute(field+".kubeconfig", c.Kubeconfig)

@@ -183,6 +183,9 @@ const (
 	// are used again and again are cheap, while a virtual machine's host has to find
 	// each new one: a sixth of a backup's processor time where this was seen.
 	writeBack = 4 << 20
+	// keep is the size up to which an object stays in the page cache: summaries,
+	// manifests and history files are read again, segments and packs rarely.
+	keep = 1 << 20
 )
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
@@ -254,7 +257,7 @@ func (u *upload) finish() (unix.Stat_t, error) {
 	if err := u.file.Sync(); err != nil {
 		return st, err
 	}
-	if st.Size > 2*writeBack { // the rest of what fill let go of
+	if st.Size > keep { // what fill did not let go of
 		letGo(u.file, 0, 0)
 	}
 	st, err = statOpen(u.file) // with the time as the file system keeps it
