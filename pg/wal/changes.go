@@ -261,10 +261,7 @@ func (c *collector) limit(f pg.RelFile, block uint32) {
 	}
 }
 
-func (c *collector) block(fork uint8, f pg.RelFile, block uint32) {
-	if fork != 0 {
-		return
-	}
+func (c *collector) block(f pg.RelFile, block uint32) {
 	r := c.of(f)
 	n := int(block / pieceBlocks)
 	if n >= len(r.pieces) {
@@ -292,6 +289,34 @@ func blockHeaders(b []byte, length int64, major int, c *collector) (end int, ok 
 		}
 		id, rest := b[at], b[at+1:]
 		switch {
+		case id <= 32 && len(rest) >= 3:
+			n := 3
+			flags := rest[0]
+			behind += int64(binary.LittleEndian.Uint16(rest[1:]))
+			if flags&0x10 != 0 { // image
+				if len(rest) < n+5 {
+					return at, false
+				}
+				behind += int64(binary.LittleEndian.Uint16(rest[n:]))
+				n += 5
+				if hole, compressed := imageInfo(rest[n-1], major); hole && compressed {
+					n += 2
+				}
+			}
+			if flags&0x80 == 0 { // else the relation of the header before
+				if len(rest) < n+12 {
+					return at, false
+				}
+				rel, known = relFile(rest[n:]), true
+				n += 12
+			}
+			if !known || len(rest) < n+4 {
+				return at, false
+			}
+			if flags&0x0F == 0 { // the main fork
+				c.block(rel, binary.LittleEndian.Uint32(rest[n:]))
+			}
+			at += 1 + n + 4
 		case id == 255 && len(rest) >= 1:
 			behind, at = behind+int64(rest[0]), at+2
 		case id == 254 && len(rest) >= 4:
@@ -300,12 +325,6 @@ func blockHeaders(b []byte, length int64, major int, c *collector) (end int, ok 
 			at += 3
 		case id == 252 && major >= 14 && len(rest) >= 4:
 			at += 5
-		case id <= 32 && len(rest) >= 3:
-			n, data, ok := blockHeader(rest, major, &rel, &known, c)
-			if !ok {
-				return at, false
-			}
-			at, behind = at+1+n, behind+data
 		default:
 			return at, false
 		}
@@ -313,38 +332,14 @@ func blockHeaders(b []byte, length int64, major int, c *collector) (end int, ok 
 	return at, length-int64(at) == behind
 }
 
-// blockHeader reads one header behind its id. n is its length, data that of
-// its image and data.
-func blockHeader(b []byte, major int, rel *pg.RelFile, known *bool, c *collector) (n int, data int64, ok bool) {
-	flags := b[0]
-	data, n = int64(binary.LittleEndian.Uint16(b[1:])), 3
-	if flags&0x10 != 0 { // image
-		if len(b) < n+5 {
-			return 0, 0, false
-		}
-		data += int64(binary.LittleEndian.Uint16(b[n:]))
-		info := b[n+4]
-		n += 5
-		compressed := info & 0x02
-		if major >= 15 {
-			compressed = info & (0x04 | 0x08 | 0x10)
-		}
-		if info&0x01 != 0 && compressed != 0 {
-			n += 2
-		}
+// imageInfo reads bimg_info (xlogrecord.h): whether the image has a hole in it, and
+// is compressed.
+func imageInfo(info uint8, major int) (hole, compressed bool) {
+	mask := uint8(0x02)
+	if major >= 15 {
+		mask = 0x04 | 0x08 | 0x10
 	}
-	if flags&0x80 == 0 {
-		if len(b) < n+12 {
-			return 0, 0, false
-		}
-		*rel, *known = relFile(b[n:]), true
-		n += 12
-	}
-	if !*known || len(b) < n+4 {
-		return 0, 0, false
-	}
-	c.block(flags&0x0F, *rel, binary.LittleEndian.Uint32(b[n:]))
-	return n + 4, data, true
+	return info&0x01 != 0, info&mask != 0
 }
 
 // border takes the record that the segment ends in.
