@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -229,8 +231,13 @@ func TestSilentRepository(t *testing.T) {
 		stuck = append(stuck, faulty.Rule{Op: "get", Key: string(name), Fault: faulty.Delay, Delay: time.Hour, At: 1})
 	}
 	store.SetRules(stuck...)
+	before := len(store.Calls())
 	h.get(t, g, wal, h.segments[0])
-	require.Eventually(t, func() bool { return store.Count("get") >= 3 }, time.Minute, time.Millisecond, "the prefetcher asks")
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(store.Calls()[before:], func(c faulty.Call) bool {
+			return c.Op == faulty.Get && strings.Contains(c.Key, string(h.segments[1]))
+		})
+	}, time.Minute, time.Millisecond, "the prefetcher asks, and is stuck")
 	require.Equal(t, "repo1", h.get(t, g, wal, h.segments[1]))
 }
 
