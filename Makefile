@@ -10,7 +10,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 
 # Packages tested at the same time. The end-to-end tests start servers.
 TEST_PARALLEL ?= 2
-TEST_TIMEOUT  ?= 40m
+TEST_TIMEOUT  ?= 20m
 FUZZTIME      ?= 30s
 
 # With cgo: libzstd and the C page checksum.

@@ -20,10 +20,11 @@ type item struct {
 
 // batch is neighbouring chunks of one pack, fetched with one ranged read.
 type batch struct {
-	pack  repo.PackRef
-	items []item
-	end   int64 // offset in the pack after the last chunk
-	plain int64 // bytes of data
+	pack   repo.PackRef
+	items  []item
+	end    int64 // offset in the pack after the last chunk
+	plain  int64 // bytes of data
+	stored int64 // bytes of it in the pack
 }
 
 // Limits of a batch. Large enough that a request's round trip does not count,
@@ -77,6 +78,7 @@ func (g *batcher) add(it item) error {
 	b.items = append(b.items, it)
 	b.end = endOf(c)
 	b.plain += int64(c.Plain)
+	b.stored += int64(c.Stored)
 	g.last = b
 	return nil
 }

@@ -223,10 +223,12 @@ func (r *run) writeControl(ctx context.Context) error {
 	out.entry.Path = half
 	b := &batch{pack: r.manifest.Packs()[r.control.chunk.Pack], items: []item{*r.control}}
 	b.end = r.control.chunk.Offset + int64(r.control.chunk.Stored)
-	batches := make(chan *batch, 1)
-	batches <- b
-	close(batches)
-	if err := newWorker(r).run(ctx, batches); err != nil {
+	q := newReady()
+	if err := q.put(ctx, b); err != nil {
+		return err
+	}
+	q.end()
+	if err := newWorker(r).run(ctx, q, inOrder); err != nil {
 		return err
 	}
 	root := r.places[""].root

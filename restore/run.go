@@ -250,21 +250,14 @@ func (r *run) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	batches := make(chan *batch, r.opts.Workers)
+	q := newReady()
 	g, ctx := errgroup.WithContext(ctx)
-	for range r.opts.Workers {
-		g.Go(func() error { return newWorker(r).run(ctx, batches) })
+	for i := range r.opts.Workers {
+		g.Go(func() error { return newWorker(r).run(ctx, q, tasteOf(i, r.opts.Workers)) })
 	}
 	g.Go(func() error {
-		defer close(batches)
-		in := &intake{b: newBatcher(r.packRefs, func(b *batch) error {
-			select {
-			case batches <- b:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})}
+		defer q.end()
+		in := &intake{b: newBatcher(r.packRefs, func(b *batch) error { return q.put(ctx, b) })}
 		if err := r.walkAndCompare(ctx, list.backupManifest, in); err != nil {
 			return err
 		}

@@ -58,11 +58,11 @@ func newWorker(r *run) *worker {
 }
 
 // run works off batches until there are no more, or ctx ends.
-func (w *worker) run(ctx context.Context, batches <-chan *batch) error {
+func (w *worker) run(ctx context.Context, q *ready, t taste) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(w.decoded)
-		return w.decodeAll(ctx, batches)
+		return w.decodeAll(ctx, q, t)
 	})
 	g.Go(func() error {
 		for c := range w.decoded {
@@ -76,18 +76,14 @@ func (w *worker) run(ctx context.Context, batches <-chan *batch) error {
 	return g.Wait()
 }
 
-func (w *worker) decodeAll(ctx context.Context, batches <-chan *batch) error {
+func (w *worker) decodeAll(ctx context.Context, q *ready, t taste) error {
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case b, ok := <-batches:
-			if !ok {
-				return nil
-			}
-			if err := w.batch(ctx, b); err != nil {
-				return err
-			}
+		b, err := q.take(ctx, t)
+		if err != nil || b == nil {
+			return err
+		}
+		if err := w.batch(ctx, b); err != nil {
+			return err
 		}
 	}
 }
