@@ -40,6 +40,7 @@ func TestA(t *testing.T) { if err := sources.Look("example.org/m/program"); err 
 	cached := func(dir string) bool {
 		cmd := exec.Command("go", "test", "./"+dir)
 		cmd.Dir = module
+		cmd.Env = append(os.Environ(), "GOFLAGS=") // -count=1 there would mean no cache
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, string(out))
 		t.Logf("%s", out)
