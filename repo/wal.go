@@ -183,7 +183,7 @@ func (h *WALHead) check(e *Epoch, name WALName) error {
 	case h.SystemID != e.id:
 		return fmt.Errorf("it is of cluster %s", h.SystemID)
 	case !isWALDigest(h.XXH3):
-		return errors.New("no XXH3 in its head")
+		return errors.New("no XXH3 in its head: it is damaged, or a build from before the first release wrote it")
 	case h.Length < 0 || h.Length > 1<<30: // the largest wal_segment_size
 		return fmt.Errorf("a length of %d bytes in its head", h.Length)
 	case h.Timeline != name.Timeline():
