@@ -73,7 +73,7 @@ func sameRecords(ctx context.Context, e *repo.Epoch, stored repo.WALHead, l *loc
 	case stored.ValidTo == stored.Start+pg.LSN(stored.Length):
 		return false, nil // no padding at all
 	}
-	// The head of an older version does not say.
+	// The head does not say (records_xxh3 may be absent).
 	h := &prefixHash{left: int64(l.head.ValidTo - l.head.Start)}
 	if _, err := e.GetWAL(ctx, l.head.WALName(), h); err != nil {
 		return false, err

@@ -12,8 +12,8 @@ import (
 //
 // Among 2^32 files two have the same by accident with a probability of 2^-65. It
 // does not resist people who make two such files on purpose. A cryptographic digest
-// would, and takes ten times as long, on processors without instructions for it
-// thirty times: of every segment, on every node. What it would keep people from is
+// would, and takes more than ten times as long, on processors without instructions
+// for it more than fifty times: of every segment, on every node. What it would keep people from is
 // to make a segment of two servers with one system identifier look the same, for
 // which they must choose all that both write at that place.
 type Digest [16]byte
